@@ -1,0 +1,40 @@
+# Python >= 3.11, make and a package index are all this needs.
+#
+#   TORCH_INDEX=URL   take torch (alone) from this index, for example PyTorch's CPU wheels. By default it
+#                     comes from your usual index: on x86-64 that is the CUDA build, some GB large.
+#   PYTHON=python3.x  the interpreter .venv is made from
+#   INPUT=, TOKENIZER=  your own text and tokenizer for `make demo`
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stoker-setup
+EXTRAS := pipelines,loaders,bench,test
+# The first interpreter that is new enough and can make an environment.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+TORCH_INDEX ?=
+
+.PHONY: help setup setup-system demo test test-slow test-install format clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo; sed -nE 's/^#   //p' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with everything in it (once; demo and tests call it)
+
+$(STAMP): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "make setup: needs Python >= 3.11 with venv (Debian: python3-venv), or PYTHON=..." >&2; exit 1; }
+	@[ -x $(BIN)/python ] || { echo "[1/3] $(VENV) from $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+ifneq ($(TORCH_INDEX),)
+	@echo "[2/3] torch from $(TORCH_INDEX)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps \
+		--index-url "$(TORCH_INDEX)" --constraint constraints.txt torch
+endif
+	@echo "[3/3] packages as pinned in constraints.txt: minutes the first time"
+	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[$(EXTRAS)]' | { grep --line-buffered -v '^Requirement already satisfied' || true; }
+	@touch $@
