@@ -1,18 +1,20 @@
 """Which sample comes when: arithmetic on an index, no state.
 
-An epoch is one *global* sequence of positions 0..N-1, the same for every number of ranks; global batch s holds the
-positions [s * G, (s + 1) * G), and rank r of R takes those with position % R == r. From position to sample number:
+An epoch is one *global* sequence of positions 0..N-1, the same for every number of ranks; global
+batch s holds the positions [s * G, (s + 1) * G), and rank r of R takes those with position % R ==
+r. From position to sample number:
 
-1. Samples are numbered over the token stream. A **block** is `k` consecutive samples, about 1 MiB: one ranged read.
-2. A keyed permutation puts the blocks into a random order and deals them to `lanes`; position p belongs to lane
-   p % lanes. A lane reads block after block, each in a random order of its own, so at any time `lanes` blocks are
-   open and a batch mixes samples of as many places. R divides `lanes`, so a rank owns whole lanes and no two ranks
-   read the same block.
-3. Lane l starts l / lanes of a block into its sequence and comes back to what it skipped at its end. So the lanes
-   change blocks one after the other, not all at once: the demand for bytes is even, and a few blocks of read-ahead
-   are enough.
-4. The blocks that do not fill a round of all lanes are dealt again in the same way in smaller blocks, and at last
-   sample by sample.
+1. Samples are numbered over the token stream. A **block** is `k` consecutive samples, about 1 MiB:
+   one ranged read.
+2. A keyed permutation puts the blocks into a random order and deals them to `lanes`; position p
+   belongs to lane p % lanes. A lane reads block after block, each in a random order of its own, so
+   at any time `lanes` blocks are open and a batch mixes samples of as many places. R divides
+   `lanes`, so a rank owns whole lanes and no two ranks read the same block.
+3. Lane l starts l / lanes of a block into its sequence and comes back to what it skipped at its
+   end. So the lanes change blocks one after the other, not all at once: the demand for bytes is
+   even, and a few blocks of read-ahead are enough.
+4. The blocks that do not fill a round of all lanes are dealt again in the same way in smaller
+   blocks, and at last sample by sample.
 
 Everything here is a pure function of (N, seq_len, dtype, lanes, seed, epoch, position).
 """
@@ -25,7 +27,8 @@ import numpy.typing as npt
 
 from loaders.permutation import keys, permute
 
-# Changes with the order: part of every saved state, so that a state never continues in another order.
+# Changes with the order: part of every saved state, so that a state never continues in another
+# order.
 ORDER_VERSION = 1
 BLOCK_BYTES = 1 << 20
 MIN_BLOCKS_PER_LANE = 16
@@ -56,8 +59,8 @@ class Level:
 class Places:
     """Where the samples of some positions lie: arrays of equal length.
 
-    `first` and `count` are the run of samples fetched together (int64), `row` the sample's place in it. `opens`: no
-    earlier position of the lane lies in this run; `closes`: no later one does.
+    `first` and `count` are the run of samples fetched together (int64), `row` the sample's place in
+    it. `opens`: no earlier position of the lane lies in this run; `closes`: no later one does.
     """
 
     first: Ints
@@ -73,7 +76,9 @@ class Places:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of `samples` samples of `sample_bytes` bytes each. `shuffle=False`: position is sample."""
+    """The order of `samples` samples of `sample_bytes` bytes each. `shuffle=False`: position is
+    sample.
+    """
 
     samples: int
     sample_bytes: int
@@ -96,11 +101,14 @@ class Order:
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """At most a few: block sizes fall at least 8-fold from level to level. The last one has block 1."""
+        """At most a few: block sizes fall at least 8-fold from level to level. The last one has
+        block 1.
+        """
         levels: list[Level] = []
         start, left = 0, self.samples
         while left:
-            # A power of two, so that the small blocks of one level never straddle two blocks of the level above.
+            # A power of two, so that the small blocks of one level never straddle two blocks of the
+            # level above.
             wanted = left // (self.lanes * MIN_BLOCKS_PER_LANE)
             block = min(self._largest_block, _power_of_two(wanted))
             blocks = left // block
@@ -121,7 +129,9 @@ class Order:
         return out
 
     def places(self, epoch: int, positions: Ints, stride: int = 1) -> Places:
-        """Where to read the samples at rising positions, `stride` (the world size) apart, of one level."""
+        """Where to read the samples at rising positions, `stride` (the world size) apart, of one
+        level.
+        """
         if self.shuffle:
             return self._dealt(self.level_at(int(positions[0])), epoch, positions)
         # Blocks that hold a single sample for each rank would be read R times for nothing.
@@ -188,8 +198,8 @@ def check_world_size(size: int, rank: int, lanes: int) -> None:
         good = [number for number in range(1, 2 * size + 1) if lanes % number == 0]
         raise ValueError(
             f"{size} data-parallel ranks cannot share {lanes} lanes evenly. World sizes that can: "
-            f"{', '.join(map(str, good))}. Or choose lanes= as a multiple of {size} (of every world size "
-            "you may continue this run with: lanes cannot change within a run)."
+            f"{', '.join(map(str, good))}. Or choose lanes= as a multiple of {size} (and of every "
+            "world size you may continue this run with: lanes cannot change within a run)."
         )
 
 

@@ -1,9 +1,10 @@
 """A shuffle without a table: permutations of 0..n-1 computed one element at a time.
 
-An unbalanced Feistel network over the smallest power of two that holds n is a permutation whatever its round function
-is; elements that land outside 0..n-1 are sent through again until they land inside ("cycle walking", Black and
-Rogaway, *Ciphers with Arbitrary Finite Domains*, 2002), which keeps it a permutation. The domain is less than twice
-n, so an element walks less than twice on average. Nothing is stored: the state of a shuffle is its key.
+An unbalanced Feistel network over the smallest power of two that holds n is a permutation whatever
+its round function is; elements that land outside 0..n-1 are sent through again until they land
+inside ("cycle walking", Black and Rogaway, *Ciphers with Arbitrary Finite Domains*, 2002), which
+keeps it a permutation. The domain is less than twice n, so an element walks less than twice on
+average. Nothing is stored: the state of a shuffle is its key.
 """
 
 from typing import Any
@@ -13,7 +14,8 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.uint64]
 
-# 8 rounds: with fewer, small domains (n < 16) favour some places measurably (tests/loaders/test_permutation.py).
+# 8 rounds: with fewer, small domains (n < 16) favour some places measurably
+# (tests/loaders/test_permutation.py).
 _ROUNDS = 8
 _WORD = (1 << 64) - 1
 # The increment and the two multipliers of splitmix64 (Steele, Lea, Flood 2014).
@@ -24,9 +26,11 @@ _ROUND_KEYS = [np.uint64((_GOLDEN * (number + 1)) & _WORD) for number in range(_
 
 
 def keys(*parts: int | npt.NDArray[Any]) -> Integers:
-    """A 64-bit key from whole numbers (or arrays of them, elementwise): splitmix64 over the parts in turn.
+    """A 64-bit key from whole numbers (or arrays of them, elementwise): splitmix64 over the parts
+    in turn.
 
-    Parts are taken modulo 2**64, so negative seeds are keys of their own. Returns uint64, 1-dimensional.
+    Parts are taken modulo 2**64, so negative seeds are keys of their own. Returns uint64,
+    1-dimensional.
     """
     key = np.zeros(1, np.uint64)
     for part in parts:
@@ -50,7 +54,8 @@ def permute(index: npt.NDArray[Any], size: int | npt.NDArray[Any], key: Integers
         uint64, the shape of `index`.
     """
     sizes = np.atleast_1d(np.asarray(size, np.uint64))
-    # frexp's exponent is the bit length; exact in this use, since only sizes given as arrays are small ones.
+    # frexp's exponent is the bit length; exact in this use, since only sizes given as arrays are
+    # small ones.
     bits = np.array([(int(sizes[0]) - 1).bit_length()]) if sizes.size == 1 else _bit_lengths(sizes)
     low = (bits - bits // 2).astype(np.uint64)
     high_mask = (np.uint64(1) << (bits // 2).astype(np.uint64)) - np.uint64(1)

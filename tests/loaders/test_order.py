@@ -82,7 +82,8 @@ def test_without_shuffle_position_is_sample(samples: int, world: int) -> None:
     if positions.size:
         places = order.places(0, positions, world)
         assert np.array_equal(places.samples, positions)
-        assert places.opens[0] and places.closes[-1]
+        assert places.opens[0]
+        assert places.closes[-1]
         assert np.array_equal(places.opens[1:], np.diff(places.first) > 0)
         assert np.array_equal(places.closes[:-1], np.diff(places.first) > 0)
         assert (places.row < places.count).all()
@@ -126,13 +127,15 @@ def test_lanes_change_blocks_one_after_the_other() -> None:
         ]
     )
     even = 1000 / 256
-    assert opened.min() >= even - 2 and opened.max() <= even + 2
+    assert opened.min() >= even - 2
+    assert opened.max() <= even + 2
 
 
 def test_a_batch_is_drawn_from_all_over_the_data() -> None:
     samples = Order(10**7, ROW).sample_at(0, np.arange(960)) / 10**7
     counts, _ = np.histogram(samples, bins=8, range=(0, 1))
-    assert counts.min() > 60 and counts.max() < 180  # 120 expected
+    assert counts.min() > 60
+    assert counts.max() < 180
 
 
 def test_every_epoch_shuffles_like_a_deck_within_small_data() -> None:
@@ -155,12 +158,15 @@ def test_fifteen_trillion_tokens_cost_nothing(position: int, seed: int) -> None:
     seconds = time.perf_counter() - began
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(np.unique(samples)) == 960 and 0 <= samples.min() <= samples.max() < order.samples
-    assert seconds < 0.5 and peak < 4 << 20
+    assert len(np.unique(samples)) == 960
+    assert 0 <= samples.min() <= samples.max() < order.samples
+    assert seconds < 0.5
+    assert peak < 4 << 20
 
 
 def test_the_order_of_a_seed_never_changes() -> None:
-    # Saved states name positions of this order. If this test fails, raise ORDER_VERSION: old states are then refused.
+    # Saved states name positions of this order. If this test fails, raise ORDER_VERSION: old states
+    # are then refused.
     small = Order(1000, ROW, lanes=4, seed=42).sample_at(1, np.arange(8)).tolist()
     large = (
         Order(10**9, ROW, seed=42).sample_at(1, np.array([0, 1, 959, 10**6, 999_999_999])).tolist()
@@ -171,7 +177,7 @@ def test_the_order_of_a_seed_never_changes() -> None:
 
 def test_a_world_size_that_does_not_divide_names_those_that_do() -> None:
     with pytest.raises(
-        ValueError, match="7 data-parallel ranks cannot share 960 lanes.*: 1, 2, .*, 12"
+        ValueError, match=r"7 data-parallel ranks cannot share 960 lanes.*: 1, 2, .*, 12"
     ):
         check_world_size(7, 0, 960)
     with pytest.raises(ValueError, match="data_parallel_rank 4 is not one of the 4 ranks 0 to 3"):
