@@ -29,13 +29,13 @@ setup: $(STAMP)  ## make .venv with everything in it (once; demo and tests call 
 
 $(STAMP): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "make setup: needs Python >= 3.11 with venv (Debian: python3-venv), or PYTHON=..." >&2; exit 1; }
-	@[ -x $(BIN)/python ] || { echo "[1/3] $(VENV) from $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@[ -x $(BIN)/python ] || { echo "make setup: $(VENV) from $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
 ifneq ($(TORCH_INDEX),)
-	@echo "[2/3] torch from $(TORCH_INDEX)"
+	@echo "make setup: torch from $(TORCH_INDEX)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps \
 		--index-url "$(TORCH_INDEX)" --constraint constraints.txt torch
 endif
-	@echo "[3/3] packages as pinned in constraints.txt: minutes the first time"
+	@echo "make setup: packages as pinned in constraints.txt: minutes the first time"
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[$(EXTRAS)]' | { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@

@@ -12,8 +12,8 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-# What a copy of the sources leaves out: what git ignores.
-NOT_SOURCE = (".*", "build", "demo", "dist", "report", "*.egg-info", "__pycache__")
+# What a copy of the sources leaves out at the top: what git ignores there, and git's own.
+NOT_SOURCE = {".git", ".venv", "build", "demo", "dist", "report", "stoker.egg-info"}
 SIDES = {
     "pipelines": ("import pipelines.tokenize, shards", "torch"),
     "loaders": ("import shards; from loaders import DataLoader, TokenDataset", "ray"),
@@ -44,7 +44,13 @@ def run(*command: str | Path, cwd: Path) -> str:
 def sources(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A copy of the repository: a build in place leaves files behind and packs stale ones."""
     copy = tmp_path_factory.mktemp("sources") / "stoker"
-    shutil.copytree(repository, copy, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    shutil.copytree(
+        repository,
+        copy,
+        ignore=lambda folder, names: (
+            NOT_SOURCE & set(names) if Path(folder) == repository else {"__pycache__"}
+        ),
+    )
     return copy
 
 

@@ -81,7 +81,7 @@ def test_the_check_catches_an_offender(room: str, line: str, tmp_path: Path) -> 
 
 
 # Runs in a process of its own. A module that is None in sys.modules can't be imported, as one that
-# a node of this side hasn't got; libraries that load torch where they find it don't blur the answer.
+# a node of this side hasn't got; libraries that load torch where it is don't blur the answer.
 IMPORT_ROOM = """
 import importlib, pkgutil, sys
 rooms, absent = sys.argv[1].split(","), sys.argv[2].split(",")
