@@ -50,8 +50,8 @@ def attribute(
     whole = np.array([[start, stop]], dtype=np.int64)
     idle = subtract(whole, busy)
     nanoseconds = {COMPUTE: stop - start - length(idle)}
-    for cause, intervals in spans:
-        rest = subtract(idle, intervals)
+    for cause, these in spans:
+        rest = subtract(idle, these)
         nanoseconds[cause] = nanoseconds.get(cause, 0) + length(idle) - length(rest)
         idle = rest
     nanoseconds[HOST] = nanoseconds.get(HOST, 0) + length(idle)

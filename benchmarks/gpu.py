@@ -1,0 +1,139 @@
+"""The real accelerator: a Llama training step on a CUDA device, timed with events and never synchronized by step.
+
+Written for NVIDIA GPUs and not yet run on one: its test is skipped where torch sees no GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.accelerator import STEP, Batch, Trace, real_tokens
+from benchmarks.model import SIZES, Llama
+
+# Steps in flight before the host waits for the oldest: its events are then read that many steps late.
+IN_FLIGHT = 4
+ALIGNMENTS = 5
+
+
+@dataclass(frozen=True)
+class Marks:
+    """CUDA events of one step: the copy on the copy stream, the compute on the default stream."""
+
+    copy_start: torch.cuda.Event
+    copy_end: torch.cuda.Event
+    start: torch.cuda.Event
+    end: torch.cuda.Event
+    slots: int
+    tokens: int
+    bytes: int
+
+
+class CudaAccelerator:
+    """bf16 Llama with AdamW on the current CUDA device.
+
+    Batches are copied on a stream of their own; a step's compute waits for its copy. Device times are
+    chained from event to event and laid on the host's clock by a linear fit through moments at which the
+    device was synchronized, at the beginning and at the end.
+    """
+
+    emulated = False
+
+    def __init__(self, model: str, vocabulary: int) -> None:
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        self.title = f"{torch.cuda.get_device_name(self.device)}, Llama {model}"
+        with self.device:
+            self.model = Llama(SIZES[model], vocabulary).to(torch.bfloat16)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
+        self.copies = torch.cuda.Stream(self.device)
+        self._begin()
+
+    def submit(self, batch: Batch) -> None:
+        """See `Accelerator.submit`."""
+        if len(self._pending) >= IN_FLIGHT:
+            self._pending[0].end.synchronize()
+            self._read()
+        compute = torch.cuda.current_stream(self.device)
+        copy_start, copy_end, start, end = (torch.cuda.Event(enable_timing=True) for _ in range(4))
+        size = sum(tensor.nbytes for tensor in batch.values())
+        with torch.cuda.stream(self.copies):
+            copy_start.record(self.copies)
+            moved = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            copy_end.record(self.copies)
+        compute.wait_event(copy_end)
+        start.record(compute)
+        loss = self.model(moved["input_ids"], moved["labels"])
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        end.record(compute)
+        for tensor in moved.values():
+            # The copy stream owns their memory: it must not be given away while compute reads it.
+            tensor.record_stream(compute)
+        # On the device, without a synchronization: read back once, when the run is over.
+        self._checksum += sum(tensor.sum() for tensor in moved.values())
+        self._held.append(batch)
+        slots, tokens = batch["input_ids"].numel(), real_tokens(batch)
+        self._pending.append(Marks(copy_start, copy_end, start, end, slots, tokens, size))
+
+    def finish(self) -> Trace:
+        """See `Accelerator.finish`."""
+        torch.cuda.synchronize(self.device)
+        while self._pending:
+            self._read()
+        self._align()
+        host, device = np.array(self._host), np.array(self._clock)
+        slope, offset = np.polyfit(device - device[0], host - host[0], 1)
+        error = np.abs(slope * (device - device[0]) + offset - (host - host[0])).max()
+        steps = np.array([tuple(row) for row in self._rows], dtype=STEP)
+        for name in ("copy_start", "copy_end", "start", "end"):
+            at = np.array([row[STEP.names.index(name)] for row in self._rows])  # type: ignore[union-attr]
+            steps[name] = np.round(slope * (at - device[0]) + offset).astype(np.int64) + host[0]
+        trace = Trace(steps, int(self._checksum) & (2**64 - 1), int(error))
+        self._begin()
+        return trace
+
+    def close(self) -> None:
+        """See `Accelerator.close`."""
+        torch.cuda.synchronize(self.device)
+
+    def _begin(self) -> None:
+        torch.cuda.synchronize(self.device)
+        self._pending: deque[Marks] = deque()
+        self._held: deque[Batch] = deque(maxlen=IN_FLIGHT + 1)
+        self._rows: list[tuple[float, ...]] = []
+        self._host: list[int] = []
+        self._clock: list[float] = []
+        self._checksum = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._anchor = torch.cuda.Event(enable_timing=True)
+        self._anchor.record()
+        self._at = 0.0
+        self._align()
+
+    def _align(self) -> None:
+        """Moments known on both clocks: the device is idle, so an event recorded now is done now."""
+        for _ in range(ALIGNMENTS):
+            event = torch.cuda.Event(enable_timing=True)
+            torch.cuda.synchronize(self.device)
+            before = time.perf_counter_ns()
+            event.record()
+            event.synchronize()
+            self._host.append((before + time.perf_counter_ns()) // 2)
+            self._clock.append(self._advance(event))
+
+    def _read(self) -> None:
+        """Times of the oldest step, from the end of the one before: short spans keep float32's precision."""
+        marks = self._pending.popleft()
+        copies = [self._at + self._anchor.elapsed_time(e) * 1e6 for e in (marks.copy_start, marks.copy_end)]
+        start, end = self._advance(marks.start), self._advance(marks.end)
+        self._rows.append((*copies, start, end, 0, marks.slots, marks.tokens, marks.bytes))
+
+    def _advance(self, event: torch.cuda.Event) -> float:
+        """Nanoseconds of a finished event on the device's clock; the next span begins there."""
+        self._at += self._anchor.elapsed_time(event) * 1e6
+        self._anchor = event
+        return self._at

@@ -1,0 +1,93 @@
+"""A small Llama: the training step of the benchmark on a real GPU. Random weights; it learns nothing that matters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of the model; `kv_heads` fewer than `heads` shares keys and values between heads."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    hidden: int
+
+
+SIZES = {
+    "124m": Size(layers=12, width=768, heads=12, kv_heads=12, hidden=2048),
+    "1b": Size(layers=16, width=2048, heads=32, kv_heads=8, hidden=8192),
+    "8b": Size(layers=32, width=4096, heads=32, kv_heads=8, hidden=14336),
+}
+
+
+class Llama(nn.Module):
+    """Causal language model: RMSNorm, rotary positions, SDPA, SwiGLU, tied embeddings."""
+
+    def __init__(self, size: Size, vocabulary: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, size.width)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.norm = nn.RMSNorm(size.width)
+        self.head_width = size.width // size.heads
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy of predicting `labels` (HF convention: shifted here), both int64 [b, s]."""
+        rotation = rotary(input_ids.shape[1], self.head_width, input_ids.device)
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            x = block(x, rotation)
+        logits = F.linear(self.norm(x), self.embed.weight)
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each behind a norm and beside the residual."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, width = size.heads, size.kv_heads, size.width
+        head = width // size.heads
+        self.attention_norm, self.feed_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.query = nn.Linear(width, size.heads * head, bias=False)
+        self.key = nn.Linear(width, size.kv_heads * head, bias=False)
+        self.value = nn.Linear(width, size.kv_heads * head, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, size.hidden, bias=False)
+        self.up = nn.Linear(width, size.hidden, bias=False)
+        self.down = nn.Linear(size.hidden, width, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """[b, s, width] -> [b, s, width]."""
+        b, s, _ = x.shape
+        h = self.attention_norm(x)
+        query = rotate(self.query(h).view(b, s, self.heads, -1).transpose(1, 2), rotation)
+        key = rotate(self.key(h).view(b, s, self.kv_heads, -1).transpose(1, 2), rotation)
+        value = self.value(h).view(b, s, self.kv_heads, -1).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, enable_gqa=self.heads != self.kv_heads
+        )
+        x = x + self.out(mixed.transpose(1, 2).reshape(b, s, -1))
+        h = self.feed_norm(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+def rotary(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary positions, float32 [length, width]."""
+    inverse = 500_000.0 ** -(torch.arange(0, width, 2, device=device) / width)
+    angles = torch.outer(torch.arange(length, device=device), inverse).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn pairs of features of [b, heads, s, width] by their positions."""
+    cos, sin = (part.to(x.dtype) for part in rotation)
+    left, right = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-right, left], dim=-1) * sin

@@ -1,0 +1,121 @@
+"""The report as one self-contained page: everything from outside escaped, nothing loaded from a network."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from benchmarks.measure import CAUSES, INPUT_CAUSES
+from benchmarks.report import Report, figure_rows, percent, rate
+
+# Points of the gap chart: more would make the page heavy and show no more.
+GAP_POINTS = 2000
+
+
+def render(report: Report) -> str:
+    """The whole page as text. Its charts follow the reader's light or dark setting."""
+    environment = Environment(
+        loader=PackageLoader("benchmarks", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["rate"] = rate
+    shown = {cause for result in report.results for cause in result.figures.shares}
+    return environment.get_template("report.html").render(
+        report=report,
+        rows=figure_rows(report.results),
+        causes={cause: text for cause, text in CAUSES.items() if cause in shown},
+        input_causes=INPUT_CAUSES,
+        charts={"time": time_chart(report), "gaps": gap_chart(report)},
+        facts={
+            "What ran": report.setup,
+            "Accelerator": report.device,
+            "Data": report.data,
+            **({"Tokenize job": report.job} if report.job else {}),
+            "Environment": report.environment,
+        },
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def time_chart(report: Report) -> dict[str, Any]:
+    """Plotly's figure of where the window went: one stacked bar a contender. Colours are CSS variables."""
+    titles = [_plain(result.title) for result in reversed(report.results)]
+    traces = []
+    for cause, meaning in CAUSES.items():
+        shares = [100 * r.figures.shares.get(cause, 0.0) for r in reversed(report.results)]
+        # Below a hundredth of a percent a legend entry would only ask a question.
+        if max(shares) < 0.01:
+            continue
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": cause,
+                "x": shares,
+                "y": titles,
+                "marker": {"color": f"--{cause}"},
+                "hovertemplate": f"%{{y}}<br><b>%{{x:.2f}} %</b> {_plain(meaning)}<extra></extra>",
+            }
+        )
+    layout = {
+        "barmode": "stack",
+        "height": 110 + 62 * len(titles),
+        "bargap": 0.38,
+        "xaxis": {
+            "range": [0, 100],
+            "tickvals": [0, 25, 50, 75, 100],
+            "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"],
+            "zeroline": False,
+            "fixedrange": True,
+        },
+        "yaxis": {"automargin": True, "fixedrange": True, "showgrid": False, "ticklabelstandoff": 8},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+    }
+    return {"data": traces, "layout": layout}
+
+
+def gap_chart(report: Report) -> dict[str, Any]:
+    """Plotly's figure of the idle time before every measured step."""
+    traces = []
+    for result in report.results:
+        gaps = result.figures.gaps_ms
+        every = max(1, len(gaps) // GAP_POINTS)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": _plain(result.title),
+                "x": list(range(1, len(gaps) + 1, every)),
+                # The worst gap of each stretch: thinning must not hide one.
+                "y": [max(gaps[at : at + every]) for at in range(0, len(gaps), every)],
+                "line": {"width": 1.2, "color": f"--contender-{result.name}"},
+                "marker": {"size": 4, "color": f"--contender-{result.name}"},
+                "hovertemplate": "step %{x}: %{y:.2f} ms<extra>%{fullData.name}</extra>",
+            }
+        )
+    layout = {
+        "height": 300,
+        "hovermode": "closest",
+        "xaxis": {"title": {"text": "measured step", "font": {"size": 13}}, "fixedrange": True, "showgrid": False, "zeroline": False},
+        "yaxis": {
+            "title": {"text": "ms idle before it", "font": {"size": 13}},
+            "fixedrange": True,
+            "rangemode": "tozero",
+            "automargin": True,
+        },
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    }
+    return {"data": traces, "layout": layout}
+
+
+def _plain(text: str) -> str:
+    """Plotly reads a subset of HTML in its labels: this keeps text text."""
+    return html.escape(text, quote=False)

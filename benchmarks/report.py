@@ -1,0 +1,178 @@
+"""What a starvation run found, as one versioned JSON document and as a table for the console."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import CAUSES, Figures
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender: its figures in the loop, and the rate it gives when nothing holds it back.
+
+    `unthrottled_tokens_per_s` is None for a contender that has no speed of its own.
+    """
+
+    name: str
+    title: str
+    note: str
+    figures: Figures
+    unthrottled_tokens_per_s: float | None = None
+
+    @property
+    def headroom(self) -> float | None:
+        """Unthrottled rate over the device's demand; below 1 starvation is certain."""
+        if self.unthrottled_tokens_per_s is None:
+            return None
+        return self.unthrottled_tokens_per_s / self.figures.demand_tokens_per_s
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that `report.json` and the page say. The mappings are facts as words, in order.
+
+    `left_out`: contenders that did not run, and why. `job`: how the data was made, where this run made it.
+    """
+
+    accelerator: str
+    emulated: bool
+    results: tuple[Result, ...]
+    left_out: Mapping[str, str]
+    device: Mapping[str, str]
+    data: Mapping[str, str]
+    setup: Mapping[str, str]
+    environment: Mapping[str, str]
+    job: Mapping[str, str] = field(default_factory=dict)
+    version: int = REPORT_VERSION
+
+    @property
+    def valid(self) -> bool:
+        """False when the emulator disturbed any of the runs beyond its limit."""
+        return all(result.figures.valid for result in self.results)
+
+    @property
+    def finding(self) -> str:
+        """Who starved, and how much."""
+        contenders = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
+        starved = ", ".join(
+            f"{r.title}{' starved' if number == 0 else ''} {percent(r.figures.stall_rate)}"
+            for number, r in enumerate(contenders)
+        )
+        return starved + ("" if self.valid else " (invalid: the emulator was disturbed)")
+
+    @property
+    def verdict(self) -> str:
+        """The first line of everything this report is shown in."""
+        return f"{self.accelerator}: {self.finding}"
+
+    def to_json(self) -> str:
+        """The document, with verdict, validity and headroom written out; what is not a number is null."""
+        document = asdict(self) | {
+            "verdict": self.verdict,
+            "valid": self.valid,
+            "causes": CAUSES,
+        }
+        for row, result in zip(document["results"], self.results, strict=True):
+            row["headroom"] = result.headroom
+            row["figures"]["valid"] = result.figures.valid
+        return json.dumps(_finite(document), indent=1, allow_nan=False)
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write report.json and report.html into `folder`; their paths."""
+        from benchmarks.page import render
+
+        folder.mkdir(parents=True, exist_ok=True)
+        data, page = folder / "report.json", folder / "report.html"
+        data.write_text(self.to_json())
+        page.write_text(render(self), encoding="utf-8")
+        return data, page
+
+
+def percent(rate: float) -> str:
+    """0.4123 -> "41 %"; small rates keep two digits, so that almost nothing does not read as nothing."""
+    if math.isnan(rate):
+        return "-"
+    value = 100 * rate
+    if value >= 99.95:
+        return "100 %"
+    if value >= 10:
+        return f"{value:.0f} %"
+    if value >= 1:
+        return f"{value:.1f} %"
+    return f"{value:.2f} %" if value >= 0.005 else "0 %"
+
+
+def rate(tokens_per_s: float | None) -> str:
+    """Tokens per second in a readable unit."""
+    if tokens_per_s is None:
+        return "-"
+    if tokens_per_s >= 1e6:
+        return f"{tokens_per_s / 1e6:.2f} Mtok/s"
+    return f"{tokens_per_s / 1e3:.0f} ktok/s"
+
+
+def figure_rows(results: tuple[Result, ...]) -> list[tuple[str, str, list[str]]]:
+    """(what, meaning, a value per result): the table of the console and of the page."""
+    fs = [r.figures for r in results]
+    return [
+        ("starved", "idle, waiting for input", [percent(f.stall_rate) for f in fs]),
+        ("idle", "all gaps between steps", [percent(f.gap_rate) for f in fs]),
+        ("AU", "MLPerf Storage's utilization", [percent(f.au) for f in fs]),
+        ("padding efficiency", "tokens / slots", [percent(f.padding_efficiency) for f in fs]),
+        ("goodput", "(1 - idle) x padding efficiency", [percent(f.goodput) for f in fs]),
+        ("trained", "tokens a second", [rate(f.tokens_per_s) for f in fs]),
+        ("demand", "tokens a second, never idle", [rate(f.demand_tokens_per_s) for f in fs]),
+        ("unthrottled", "loader alone", [rate(r.unthrottled_tokens_per_s) for r in results]),
+        ("headroom", "unthrottled / demand", [_times(r.headroom) for r in results]),
+        ("first batch", "from opening", [f"{f.first_batch_s:.2f} s" for f in fs]),
+        ("gap p50", "idle before a step", [_ms(f.gap_p50_ms) for f in fs]),
+        ("gap p95", "", [_ms(f.gap_p95_ms) for f in fs]),
+        ("gap p99", "", [_ms(f.gap_p99_ms) for f in fs]),
+        ("gap max", "", [_ms(f.gap_max_ms) for f in fs]),
+        ("host CPU", "cores busy, all processes", [f"{f.cpu_cores:.2f}" for f in fs]),
+        ("steps", "measured", [str(f.steps) for f in fs]),
+        ("overshoot", "lost by the emulator itself", [percent(f.overshoot_share) for f in fs]),
+    ]
+
+
+CONSOLE_ROWS = ("starved", "idle", "trained", "demand", "unthrottled", "headroom", "first batch", "host CPU")
+
+
+def console_table(report: Report) -> str:
+    """The figures that matter most, one column a contender."""
+    rows = [("", [r.title for r in report.results])]
+    rows += [(what, values) for what, _, values in figure_rows(report.results) if what in CONSOLE_ROWS]
+    widths = [max(len(values[i]) for _, values in rows) for i in range(len(report.results))]
+    first = max(len(what) for what, _ in rows)
+    lines = [
+        what.ljust(first) + "".join(f"  {v:>{w}}" for v, w in zip(values, widths, strict=True))
+        for what, values in rows
+    ]
+    lines += [f"{title} left out: {why}" for title, why in report.left_out.items()]
+    return "\n".join(lines)
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}x"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f} ms"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
