@@ -1,7 +1,7 @@
 """What a training loop feeds: a real GPU where torch sees one, else an emulated one that says so.
 
-Both take batches asynchronously, a few steps ahead of the device, and hand back when each step's batch
-was copied and when its compute began and ended, on the host's clock (`time.perf_counter_ns`).
+Both take batches asynchronously, a few steps ahead of the device, and hand back when each step's
+batch was copied and when its compute began and ended, on the host's clock (`time.perf_counter_ns`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Accelerator(Protocol):
     emulated: bool
 
     def submit(self, batch: Batch) -> None:
-        """Enqueue the copy of `batch` and a step over it; blocks while too many steps are pending."""
+        """Enqueue the copy of `batch` and a step over it; blocks while too many are pending."""
 
     def finish(self) -> Trace:
         """Wait for every step and return what happened since the last `finish`."""
@@ -86,10 +86,10 @@ class EmulatedAccelerator:
     """Steps of a stated length on a device thread, which the host feeds two steps ahead.
 
     A step starts when the one before has ended and its batch has been copied, and ends
-    `profile.step_ns(slots) * time_scale` later: a deadline, not a sleep, so what the machine's timers
-    add (`overshoot`) is reported instead of passing as useful work, and does not add up. The copy
-    engine is one link at `profile.h2d_bytes_per_s / time_scale`, and overlaps with compute. Every byte
-    of a batch is read and checksummed, as a copy would.
+    `profile.step_ns(slots) * time_scale` later: a deadline, not a sleep, so what the machine's
+    timers add (`overshoot`) is reported instead of passing as useful work, and does not add up.
+    The copy engine is one link at `profile.h2d_bytes_per_s / time_scale`, and overlaps with
+    compute. Every byte of a batch is read and checksummed, as a copy would.
     """
 
     profile: Profile
@@ -169,7 +169,7 @@ class EmulatedAccelerator:
 
 
 def wait_until(deadline_ns: int) -> int:
-    """Return at `deadline_ns` on the `perf_counter_ns` clock, or at once when it is past; the time then.
+    """Return at `deadline_ns` of `perf_counter_ns`, or at once when it is past; the time then.
 
     Sleeps to 0.5 ms before it, then spins, giving way to other threads at each turn.
     """

@@ -1,7 +1,7 @@
-"""Every nanosecond of a window to compute or to exactly one cause of idleness. Integer arithmetic on intervals.
+"""Every nanosecond of a window to compute or to exactly one cause of idleness.
 
-Intervals are int64 arrays [n, 2] of (start, stop) nanoseconds on one clock, in any order, possibly
-overlapping or empty.
+Integer arithmetic on intervals: int64 arrays [n, 2] of (start, stop) nanoseconds on one clock, in
+any order, possibly overlapping or empty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HOST = "host"
 
 @dataclass(frozen=True)
 class Attribution:
-    """Nanoseconds of a window by cause, in the order in which the causes were asked; they sum to `window`.
+    """Nanoseconds of a window by cause, in the order of asking; they sum to `window`.
 
     `compute` first, then the causes, then `host`: idle time that no span covers.
     """
@@ -40,7 +40,7 @@ class Attribution:
 def attribute(
     window: tuple[int, int], busy: Intervals, spans: Sequence[tuple[str, Intervals]]
 ) -> Attribution:
-    """Split `window` into compute (`busy`) and causes; idle time goes to the first span that covers it.
+    """Split `window` into compute (`busy`) and causes: idle time goes to its first span.
 
     A cause may come twice; its parts are added.
     """

@@ -1,7 +1,8 @@
-"""Three ways to feed the same training loop: no work at all, Stoker, and tokenizing as training goes.
+"""Three ways to feed the same training loop: no work at all, Stoker, inline tokenization.
 
-Each gives an endless iterator of batches {"input_ids", "labels"}, int64 [batch_size, seq_len]: the same
-text, packed the same way (documents one after the other, an end token behind each, cut every seq_len).
+Each gives an endless iterator of batches {"input_ids", "labels"}, int64 [batch_size, seq_len]: the
+same text, packed the same way (documents one after the other, an end token behind each, cut every
+seq_len).
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from pipelines.plan import Unit, cut_units
 from pipelines.read import read_unit
 from shards.errors import StokerError
 
-# What a worker hands to the tokenizer at once: enough to amortize the call, little enough not to burst.
+# What a worker hands to the tokenizer at once: enough to amortize the call, little enough not to
+# burst.
 CHUNK_BYTES = 64 * 1024
 SMALLEST_UNIT = 256 * 1024
 
 
 class Contender(Protocol):
-    """A source of batches under its own name. `bounded` is False where it has no speed of its own."""
+    """A source of batches; `bounded` is False where it has no speed of its own."""
 
     name: str
     title: str
@@ -88,8 +90,8 @@ class Stoker:
         dataset = TokenDataset(self.uri, self.seq_len, split=self.split)
         if len(dataset) < self.batch_size:
             raise StokerError(
-                f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, less than one batch"
-                f" of {self.batch_size}: choose a smaller --seq-len or --batch-size"
+                f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, less than one"
+                f" batch of {self.batch_size}: choose a smaller --seq-len or --batch-size"
             )
         self._loader = DataLoader(
             dataset, self.batch_size, shuffle=True, drop_last=True, pin_memory=self.pin_memory

@@ -75,14 +75,20 @@ def make_corpus(
         )
         names = sorted(path.name for path in temporary.glob("*.parquet"))
         if not names:
-            raise StokerError(f"no text files below {', '.join(map(str, roots or default_roots()))}")
+            raise StokerError(
+                f"no text files below {', '.join(map(str, roots or default_roots()))}"
+            )
         note = {"asked": asked, "files": names, "documents": documents, "text_bytes": text_bytes}
         (temporary / "corpus.json").write_text(json.dumps(note, indent=1))
     return Corpus(tuple(folder / name for name in names), documents, text_bytes)
 
 
 def train_tokenizer(
-    folder: Path, corpus: Corpus, *, vocabulary: int = VOCABULARY, sample_bytes: int = TRAINING_BYTES
+    folder: Path,
+    corpus: Corpus,
+    *,
+    vocabulary: int = VOCABULARY,
+    sample_bytes: int = TRAINING_BYTES,
 ) -> Path:
     """Train the tokenizer on a sample of `corpus`; `transformers.AutoTokenizer` loads `folder`."""
     if (folder / "tokenizer_config.json").exists():
@@ -179,7 +185,7 @@ def _documents(roots: Sequence[Path]) -> Iterator[tuple[str, str, int]]:
 
 
 def _text_files(root: Path) -> Iterator[tuple[int, str]]:
-    """(rank of the suffix, relative path); `site-packages` below the standard library is a root of its own."""
+    """(rank of the suffix, relative path); `site-packages` is a root of its own."""
     for folder, children, names in os.walk(root):
         children[:] = [c for c in children if c not in ("__pycache__", "site-packages")]
         for name in names:

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("stoker", "torch", "pyarrow", "numpy", "ray", "tokenizers", "gigatoken", "s3torchconnector")
+PACKAGES = (
+    "stoker",
+    "torch",
+    "pyarrow",
+    "numpy",
+    "ray",
+    "tokenizers",
+    "gigatoken",
+    "s3torchconnector",
+)
 
 
 def environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The real accelerator: a Llama training step on a CUDA device, timed with events and never synchronized by step.
+"""The real accelerator: a Llama step on a CUDA device, timed by events, never synchronized by step.
 
 Written for NVIDIA GPUs and not yet run on one: its test is skipped where torch sees no GPU.
 """
@@ -15,7 +15,8 @@ import torch
 from benchmarks.accelerator import STEP, Batch, Trace, real_tokens
 from benchmarks.model import SIZES, Llama
 
-# Steps in flight before the host waits for the oldest: its events are then read that many steps late.
+# Steps in flight before the host waits for the oldest: its events are then read that many steps
+# late.
 IN_FLIGHT = 4
 ALIGNMENTS = 5
 
@@ -36,9 +37,9 @@ class Marks:
 class CudaAccelerator:
     """bf16 Llama with AdamW on the current CUDA device.
 
-    Batches are copied on a stream of their own; a step's compute waits for its copy. Device times are
-    chained from event to event and laid on the host's clock by a linear fit through moments at which the
-    device was synchronized, at the beginning and at the end.
+    Batches are copied on a stream of their own; a step's compute waits for its copy. Device
+    times are chained from event to event and laid on the host's clock by a linear fit through
+    moments at which the device was synchronized, at the beginning and at the end.
     """
 
     emulated = False
@@ -89,9 +90,10 @@ class CudaAccelerator:
         host, device = np.array(self._host), np.array(self._clock)
         slope, offset = np.polyfit(device - device[0], host - host[0], 1)
         error = np.abs(slope * (device - device[0]) + offset - (host - host[0])).max()
-        steps = np.array([tuple(row) for row in self._rows], dtype=STEP)
+        steps = np.array(self._rows, dtype=STEP)
+        columns = tuple(STEP.names or ())
         for name in ("copy_start", "copy_end", "start", "end"):
-            at = np.array([row[STEP.names.index(name)] for row in self._rows])  # type: ignore[union-attr]
+            at = np.array([row[columns.index(name)] for row in self._rows])
             steps[name] = np.round(slope * (at - device[0]) + offset).astype(np.int64) + host[0]
         trace = Trace(steps, int(self._checksum) & (2**64 - 1), int(error))
         self._begin()
@@ -115,7 +117,7 @@ class CudaAccelerator:
         self._align()
 
     def _align(self) -> None:
-        """Moments known on both clocks: the device is idle, so an event recorded now is done now."""
+        """Moments known on both clocks: on an idle device an event recorded now is done now."""
         for _ in range(ALIGNMENTS):
             event = torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize(self.device)
@@ -126,9 +128,15 @@ class CudaAccelerator:
             self._clock.append(self._advance(event))
 
     def _read(self) -> None:
-        """Times of the oldest step, from the end of the one before: short spans keep float32's precision."""
+        """Times of the oldest step, counted from the end of the one before.
+
+        CUDA gives spans as float32: only short ones are precise.
+        """
         marks = self._pending.popleft()
-        copies = [self._at + self._anchor.elapsed_time(e) * 1e6 for e in (marks.copy_start, marks.copy_end)]
+        copies = [
+            self._at + self._anchor.elapsed_time(e) * 1e6
+            for e in (marks.copy_start, marks.copy_end)
+        ]
         start, end = self._advance(marks.start), self._advance(marks.end)
         self._rows.append((*copies, start, end, 0, marks.slots, marks.tokens, marks.bytes))
 

@@ -1,8 +1,8 @@
 """The training loop that is measured, and the figures made from what it saw.
 
-The host writes down when it asked for a batch, got it and had it enqueued; the device when it copied
-and computed. Everything else is arithmetic on those times. The window runs from the end of the last
-warm-up step to the end of the last measured step, so it holds as many gaps as steps.
+The host writes down when it asked for a batch, got it and had it enqueued; the device when it
+copied and computed. Everything else is arithmetic on those times. The window runs from the end of
+the last warm-up step to the end of the last measured step, so it holds as many gaps as steps.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.warmup < 1 or not self.seconds > 0:
             raise ValueError(
-                f"steps={self.steps}, warmup={self.warmup}, seconds={self.seconds}: at least one step"
-                " of each, since the window opens when a warm-up step ends, and time to take them"
+                f"steps={self.steps}, warmup={self.warmup}, seconds={self.seconds}: at least one"
+                " step of each, since the window opens when a warm-up step ends, and time for them"
             )
 
 
@@ -68,7 +68,8 @@ class Recording:
 class Figures:
     """The formulas of docs/benchmarks.md over one recording; rates are 0 to 1, `*_s` seconds.
 
-    `gaps_ms`: idle time before each measured step. `tokens_per_s` counts tokens that are no padding.
+    `gaps_ms`: idle time before each measured step. `tokens_per_s` counts tokens that are no
+    padding.
     """
 
     steps: int
@@ -149,7 +150,7 @@ def unthrottled(batches: Iterator[Batch], seconds: float = UNTHROTTLED_SECONDS) 
 
 
 def explain(recording: Recording, timeline: np.ndarray | None) -> Attribution:
-    """The window of `recording` by cause; `timeline` is the loader's own evidence, where it keeps one."""
+    """The window of `recording` by cause; `timeline`: the loader's own evidence, if it has any."""
     steps, host = recording.trace.steps, recording.host
     window = (int(steps["end"][recording.warmup - 1]), int(steps["end"][-1]))
     spans = [
@@ -163,8 +164,8 @@ def explain(recording: Recording, timeline: np.ndarray | None) -> Attribution:
 def input_spans(host: np.ndarray, timeline: np.ndarray | None) -> list[tuple[str, Intervals]]:
     """The loop's waits in next(), split by what the batch it waited for was going through.
 
-    `timeline` has a row a batch with `asked`, `arrived`, `assembled` and `delivered`, in nanoseconds of
-    the host's clock; the row of a wait is the one delivered during it.
+    `timeline` has a row a batch with `asked`, `arrived`, `assembled` and `delivered`, in
+    nanoseconds of the host's clock; the row of a wait is the one delivered during it.
     """
     waits = intervals(host["asked"], host["got"])
     spans: list[tuple[str, Intervals]] = []
@@ -178,7 +179,9 @@ def input_spans(host: np.ndarray, timeline: np.ndarray | None) -> list[tuple[str
             (ASSEMBLE, row["arrived"], row["assembled"]),
             (QUEUE, row["assembled"], wait[:, 1]),
         ):
-            spans.append((cause, intervals(np.maximum(since, wait[:, 0]), np.minimum(until, wait[:, 1]))))
+            spans.append(
+                (cause, intervals(np.maximum(since, wait[:, 0]), np.minimum(until, wait[:, 1])))
+            )
     return [*spans, (INPUT, waits)]
 
 

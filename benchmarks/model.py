@@ -1,4 +1,4 @@
-"""A small Llama: the training step of the benchmark on a real GPU. Random weights; it learns nothing that matters."""
+"""A small Llama with random weights: the training step of the benchmark on a real GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Llama(nn.Module):
         self.head_width = size.width // size.heads
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy of predicting `labels` (HF convention: shifted here), both int64 [b, s]."""
+        """Mean cross entropy of predicting `labels` (shifted here, as HF does); int64 [b, s]."""
         rotation = rotary(input_ids.shape[1], self.head_width, input_ids.device)
         x = self.embed(input_ids)
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: everything from outside escaped, nothing loaded from a network."""
+"""The report as one self-contained page: everything from outside escaped, no network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def render(report: Report) -> str:
 
 
 def time_chart(report: Report) -> dict[str, Any]:
-    """Plotly's figure of where the window went: one stacked bar a contender. Colours are CSS variables."""
+    """Plotly's figure of where the window went, a bar a contender; colours are CSS variables."""
     titles = [_plain(result.title) for result in reversed(report.results)]
     traces = []
     for cause, meaning in CAUSES.items():
@@ -76,8 +76,19 @@ def time_chart(report: Report) -> dict[str, Any]:
             "zeroline": False,
             "fixedrange": True,
         },
-        "yaxis": {"automargin": True, "fixedrange": True, "showgrid": False, "ticklabelstandoff": 8},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        "yaxis": {
+            "automargin": True,
+            "fixedrange": True,
+            "showgrid": False,
+            "ticklabelstandoff": 8,
+        },
+        "legend": {
+            "orientation": "h",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "x": 0,
+            "traceorder": "normal",
+        },
     }
     return {"data": traces, "layout": layout}
 
@@ -104,7 +115,12 @@ def gap_chart(report: Report) -> dict[str, Any]:
     layout = {
         "height": 300,
         "hovermode": "closest",
-        "xaxis": {"title": {"text": "measured step", "font": {"size": 13}}, "fixedrange": True, "showgrid": False, "zeroline": False},
+        "xaxis": {
+            "title": {"text": "measured step", "font": {"size": 13}},
+            "fixedrange": True,
+            "showgrid": False,
+            "zeroline": False,
+        },
         "yaxis": {
             "title": {"text": "ms idle before it", "font": {"size": 13}},
             "fixedrange": True,

@@ -1,9 +1,9 @@
 """How long a training step takes: published times of real accelerators, and how they are filled in.
 
-A step of `slots` token positions takes `a + b * slots`. One published time per profile fixes the sum;
-`a` is what does not shrink with the batch: one AdamW pass over the weights, 24 bytes a parameter (bf16
-weight and gradient read and written, two float32 moments read and written) at the card's memory
-bandwidth. It is derived, not measured.
+A step of `slots` token positions takes `a + b * slots`. One published time per profile fixes the
+sum; `a` is what does not shrink with the batch: one AdamW pass over the weights, 24 bytes a
+parameter (bf16 weight and gradient read and written, two float32 moments read and written) at the
+card's memory bandwidth. It is derived, not measured.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ OPTIMIZER_BYTES_PER_PARAMETER = 24
 class Profile:
     """One model on one accelerator.
 
-    `step_s` seconds for `batch_size * seq_len` slots (`slots`, where the source's batches are padded to
-    a mean length); `h2d_bytes_per_s` is the rate at which a batch reaches the card.
+    `step_s` seconds for `batch_size * seq_len` slots (`slots`, where the source's batches are
+    padded to a mean length); `h2d_bytes_per_s` is the rate at which a batch reaches the card.
     """
 
     name: str
@@ -53,110 +53,85 @@ class Profile:
         return round(self.fixed_ns + self.slot_ns * slots)
 
 
-A100, H100, H200, L40S = 2.04e12, 3.35e12, 4.8e12, 0.864e12  # memory, bytes/s, from the data sheets
-P4D, G6E = 24e9, 12e9  # host to device, bytes/s, of EC2's instances; p5's faster link is taken as p4d's
+# Memory bandwidth, bytes/s, from the data sheets.
+A100, H100, H200, L40S = 2.04e12, 3.35e12, 4.8e12, 0.864e12
+# Host to device, bytes/s, of EC2's instances; p5's link is faster, but taken as p4d's.
+P4D, G6E = 24e9, 12e9
+DECK = "Llama-3.2-1B on WikiText-2, wall time of trainer.train(): an upper bound"
 
+
+def _profile(
+    name: str,
+    title: str,
+    source: str,
+    step_s: float,
+    shape: tuple[int, int],
+    *,
+    model: str = "1b",
+    memory: float = H100,
+    link: float = P4D,
+    slots: int = 0,
+) -> Profile:
+    return Profile(
+        name=name,
+        title=title,
+        source=source,
+        step_s=step_s,
+        batch_size=shape[0],
+        seq_len=shape[1],
+        slots=slots,
+        parameters={"124m": 124e6, "1b": 1.24e9, "8b": 8.03e9}[model],
+        memory_bytes_per_s=memory,
+        h2d_bytes_per_s=link,
+        model=model,
+    )
+
+
+DEFAULT_PROFILE = "h100-124m"
+_SPEED_RUN = "GPT-2 124M speed run, 667k tok/s a card"
+_1B, _8B = "Llama-3.2-1B, 8,192 tokens a step", "Llama-3.1-8B, 16,384 tokens a step"
 PROFILES: dict[str, Profile] = {
-    p.name: p
-    for p in (
-        Profile(
-            name="h100-124m",
-            title="H100 124M seq 1024",
-            source="GPT-2 124M speed run, 667k tok/s a card",
-            step_s=65_536 / 667_000,
-            batch_size=64,
-            seq_len=1024,
-            parameters=124e6,
-            memory_bytes_per_s=H100,
-            h2d_bytes_per_s=P4D,
+    profile.name: profile
+    for profile in (
+        _profile(
+            "h100-124m",
+            "H100 124M seq 1024",
+            _SPEED_RUN,
+            64 * 1024 / 667_000,
+            (64, 1024),
             model="124m",
         ),
-        Profile(
-            name="h100-1b",
-            title="H100 1B seq 512",
-            source="Llama-3.2-1B, bf16, 8,192 tokens a step",
-            step_s=0.157,
-            batch_size=16,
-            seq_len=512,
-            parameters=1.24e9,
-            memory_bytes_per_s=H100,
-            h2d_bytes_per_s=P4D,
-            model="1b",
-        ),
-        Profile(
-            name="h100-1b-fp8",
-            title="H100 1B fp8 seq 512",
-            source="Llama-3.2-1B, fp8, 8,192 tokens a step",
-            step_s=0.1165,
-            batch_size=16,
-            seq_len=512,
-            parameters=1.24e9,
-            memory_bytes_per_s=H100,
-            h2d_bytes_per_s=P4D,
-            model="1b",
-        ),
-        Profile(
-            name="a100-1b",
-            title="A100 1B seq 512",
-            source="Llama-3.2-1B, bf16, 8,192 tokens a step",
-            step_s=0.354,
-            batch_size=16,
-            seq_len=512,
-            parameters=1.24e9,
-            memory_bytes_per_s=A100,
-            h2d_bytes_per_s=P4D,
-            model="1b",
-        ),
-        Profile(
-            name="l40s-1b-deck",
-            title="L40S 1B padded to 280",
-            source="Llama-3.2-1B fine-tuned on WikiText-2: wall time of trainer.train(), an upper bound",
-            step_s=0.508,
-            batch_size=16,
-            seq_len=512,
+        _profile("h100-1b", "H100 1B seq 512", _1B, 0.157, (16, 512)),
+        _profile("h100-1b-fp8", "H100 1B fp8 seq 512", _1B, 0.1165, (16, 512)),
+        _profile("a100-1b", "A100 1B seq 512", _1B, 0.354, (16, 512), memory=A100),
+        _profile(
+            "l40s-1b-deck",
+            "L40S 1B padded to 280",
+            DECK,
+            0.508,
+            (16, 512),
+            memory=L40S,
+            link=G6E,
             slots=16 * 280,
-            parameters=1.24e9,
-            memory_bytes_per_s=L40S,
-            h2d_bytes_per_s=G6E,
-            model="1b",
         ),
-        Profile(
-            name="a100-1b-deck",
-            title="A100 1B padded to 280",
-            source="Llama-3.2-1B fine-tuned on WikiText-2: wall time of trainer.train(), an upper bound",
-            step_s=0.540,
-            batch_size=16,
-            seq_len=512,
+        _profile(
+            "a100-1b-deck",
+            "A100 1B padded to 280",
+            DECK,
+            0.540,
+            (16, 512),
+            memory=A100,
             slots=16 * 280,
-            parameters=1.24e9,
-            memory_bytes_per_s=A100,
-            h2d_bytes_per_s=P4D,
-            model="1b",
         ),
-        Profile(
-            name="h100-8b",
-            title="H100 8B seq 4096",
-            source="Llama-3.1-8B, bf16, 16,384 tokens a step",
-            step_s=2.457,
-            batch_size=4,
-            seq_len=4096,
-            parameters=8.03e9,
-            memory_bytes_per_s=H100,
-            h2d_bytes_per_s=P4D,
+        _profile("h100-8b", "H100 8B seq 4096", _8B, 2.457, (4, 4096), model="8b"),
+        _profile(
+            "h200-8b-fp8",
+            "H200 8B fp8 seq 4096",
+            _8B,
+            1.498,
+            (4, 4096),
             model="8b",
-        ),
-        Profile(
-            name="h200-8b-fp8",
-            title="H200 8B fp8 seq 4096",
-            source="Llama-3.1-8B, fp8, 16,384 tokens a step",
-            step_s=1.498,
-            batch_size=4,
-            seq_len=4096,
-            parameters=8.03e9,
-            memory_bytes_per_s=H200,
-            h2d_bytes_per_s=P4D,
-            model="8b",
+            memory=H200,
         ),
     )
 }
-DEFAULT_PROFILE = "h100-124m"

@@ -39,7 +39,8 @@ class Result:
 class Report:
     """Everything that `report.json` and the page say. The mappings are facts as words, in order.
 
-    `left_out`: contenders that did not run, and why. `job`: how the data was made, where this run made it.
+    `left_out`: contenders that did not run, and why. `job`: how the data was made, where this
+    run made it.
     """
 
     accelerator: str
@@ -74,7 +75,7 @@ class Report:
         return f"{self.accelerator}: {self.finding}"
 
     def to_json(self) -> str:
-        """The document, with verdict, validity and headroom written out; what is not a number is null."""
+        """The document, with verdict, validity and headroom written out; NaN is null."""
         document = asdict(self) | {
             "verdict": self.verdict,
             "valid": self.valid,
@@ -97,7 +98,7 @@ class Report:
 
 
 def percent(rate: float) -> str:
-    """0.4123 -> "41 %"; small rates keep two digits, so that almost nothing does not read as nothing."""
+    """0.4123 -> "41 %"; small rates keep two digits: almost nothing must not read as nothing."""
     if math.isnan(rate):
         return "-"
     value = 100 * rate
@@ -143,13 +144,24 @@ def figure_rows(results: tuple[Result, ...]) -> list[tuple[str, str, list[str]]]
     ]
 
 
-CONSOLE_ROWS = ("starved", "idle", "trained", "demand", "unthrottled", "headroom", "first batch", "host CPU")
+CONSOLE_ROWS = (
+    "starved",
+    "idle",
+    "trained",
+    "demand",
+    "unthrottled",
+    "headroom",
+    "first batch",
+    "host CPU",
+)
 
 
 def console_table(report: Report) -> str:
     """The figures that matter most, one column a contender."""
     rows = [("", [r.title for r in report.results])]
-    rows += [(what, values) for what, _, values in figure_rows(report.results) if what in CONSOLE_ROWS]
+    rows += [
+        (what, values) for what, _, values in figure_rows(report.results) if what in CONSOLE_ROWS
+    ]
     widths = [max(len(values[i]) for _, values in rows) for i in range(len(report.results))]
     first = max(len(what) for what, _ in rows)
     lines = [

@@ -1,0 +1,278 @@
+"""How long an accelerator starves: one training loop, fed by Stoker and by inline tokenization.
+
+python -m benchmarks.starvation --data s3://tokens/v1 --text s3://corpus/ --output report/
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.accelerator import Accelerator, pick_accelerator
+from benchmarks.contenders import (
+    Contender,
+    InlineTokenization,
+    ResidentBatch,
+    Stoker,
+    find_units,
+)
+from benchmarks.environment import environment
+from benchmarks.measure import Plan, explain, figures, record, unthrottled
+from benchmarks.profiles import DEFAULT_PROFILE, PROFILES, Profile
+from benchmarks.report import Report, Result, console_table
+from shards.dataset import Dataset, open_dataset
+from shards.errors import StokerError
+
+INLINE = "inline tokenization"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run is asked to do; the fields are the command's options of the same name.
+
+    `text`: what `data` was made of, as `pipelines.tokenize --input` takes it; () leaves the inline
+    contender out. `seq_len` and `batch_size`: None takes the profile's.
+    """
+
+    data: str
+    output: Path
+    text: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    text_column: str = "text"
+    text_split: str = "file"
+    split: str = "train"
+    profile: str = DEFAULT_PROFILE
+    time_scale: float = 1.0
+    seq_len: int | None = None
+    batch_size: int | None = None
+    steps: int = 200
+    warmup: int = 20
+    seconds: float = 60.0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
+        for name in ("seq_len", "batch_size", "steps", "warmup"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise StokerError(f"{name} is {value}: it must be at least 1")
+        for name in ("time_scale", "seconds"):
+            if not getattr(self, name) > 0:
+                raise StokerError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if self.workers < 0:
+            raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(batch_size, seq_len) of a batch."""
+        profile = PROFILES[self.profile]
+        return self.batch_size or profile.batch_size, self.seq_len or profile.seq_len
+
+    @property
+    def inline_workers(self) -> int:
+        """Worker processes of the inline contender: as many as there are cores, unless chosen."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
+    """Measure every contender; write report.json and report.html into `options.output`.
+
+    `job`: facts about the job that made the data, for the page.
+
+    Raises:
+        StokerError: no such dataset, text or tokenizer; fewer samples than one batch.
+    """
+    dataset = open_dataset(options.data)
+    profile = PROFILES[options.profile]
+    vocabulary = dataset.manifest.tokenizer.vocab_size
+    accelerator = pick_accelerator(profile, options.time_scale, vocabulary)
+    with closing(accelerator):
+        contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
+        results = tuple(measure(each, accelerator, options) for each in contenders)
+    report = Report(
+        accelerator=accelerator.title,
+        emulated=accelerator.emulated,
+        results=results,
+        left_out=left_out,
+        device=describe_device(accelerator, profile, options),
+        data=describe_data(dataset, options),
+        setup=describe_setup(options),
+        environment=environment(),
+        job=job or {},
+    )
+    report.write(options.output)
+    return report
+
+
+def make_contenders(
+    options: Options, dataset: Dataset, *, pin: bool
+) -> tuple[list[Contender], dict[str, str]]:
+    """The contenders of a run in the order of the report, and those left out, with the reason."""
+    batch_size, seq_len = options.shape
+    stoker = Stoker(options.data, seq_len, batch_size, options.split, pin_memory=pin)
+    first = next(iter(stoker.open()))
+    resident = {key: tensor.clone() for key, tensor in first.items()}
+    if pin:
+        resident = {key: tensor.pin_memory() for key, tensor in resident.items()}
+    del first
+    contenders: list[Contender] = [ResidentBatch(resident), stoker]
+    if not options.text:
+        return contenders, {INLINE: "it needs the text the data was made of: --text"}
+    from pipelines.tokenizer import load_tokenizer
+
+    made_with = dataset.manifest.tokenizer
+    tokenizer = load_tokenizer(options.tokenizer or made_with.name)
+    if tokenizer.fingerprint != made_with.fingerprint:
+        raise StokerError(
+            f"{options.data} was made with another tokenizer than {tokenizer.name}: name the one it"
+            f" was made with ({made_with.name}) with --tokenizer, or the comparison is not one"
+        )
+    inline = InlineTokenization(
+        find_units(options.text, options.inline_workers, options.text_split),
+        tokenizer.blob,
+        made_with.end_token.id,
+        seq_len,
+        batch_size,
+        options.inline_workers,
+        options.text_column,
+        options.text_split,
+        made_with.special_tokens,
+        pin,
+    )
+    return [*contenders, inline], {}
+
+
+def measure(contender: Contender, accelerator: Accelerator, options: Options) -> Result:
+    """Run one contender in the loop, then alone."""
+    plan = Plan(options.steps, options.warmup, options.seconds)
+    with tqdm(
+        total=options.warmup + options.steps, desc=contender.title, unit="step", leave=False
+    ) as bar:
+        recording, batches = record(contender.open, accelerator, plan, lambda _: bar.update())
+        timeline = contender.timeline()
+        bar.set_description(f"{contender.title}, unthrottled")
+        alone = unthrottled(batches) if contender.bounded else None
+    del batches
+    return Result(
+        contender.name,
+        contender.title,
+        contender.note,
+        figures(recording, explain(recording, timeline)),
+        alone,
+    )
+
+
+def describe_device(accelerator: Accelerator, profile: Profile, options: Options) -> dict[str, str]:
+    """Facts about the accelerator, for the page."""
+    if not accelerator.emulated:
+        return {"device": accelerator.title, "CUDA": str(torch.version.cuda)}
+    batch_size, seq_len = options.shape
+    step = profile.step_ns(batch_size * seq_len) * options.time_scale / 1e6
+    return {
+        "profile": profile.name,
+        "source": profile.source,
+        "time scale": f"{options.time_scale:g} (1: as published)",
+        "step": f"{step:.1f} ms",
+        "of it fixed": f"{profile.fixed_ns * options.time_scale / 1e6:.2f} ms (optimizer, derived)",
+        "host to device": f"{profile.h2d_bytes_per_s / options.time_scale / 1e9:g} GB/s",
+    }
+
+
+def describe_data(dataset: Dataset, options: Options) -> dict[str, str]:
+    """Facts about the token dataset, for the page."""
+    stream = dataset.stream(options.split)
+    return {
+        "dataset": options.data,
+        "split": options.split,
+        "documents": f"{stream.documents:,}",
+        "tokens": f"{stream.tokens:,}",
+        "tokenizer": dataset.manifest.tokenizer.name,
+        "text": " ".join(options.text) or "-",
+    }
+
+
+def describe_setup(options: Options) -> dict[str, str]:
+    """Facts about the loop, for the page."""
+    batch_size, seq_len = options.shape
+    return {
+        "batch": f"{batch_size} x {seq_len} tokens",
+        "steps": f"{options.steps} after {options.warmup} of warm-up",
+        "at most": f"{options.seconds:g} s a contender",
+        "inline workers": str(options.inline_workers),
+    }
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.starvation",
+        description="Measure how long an accelerator waits for input, and for what. Without a GPU"
+        " it emulates one: steps of a published length, kept by a deadline.",
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to feed")
+    _add(what, "--data", "token dataset: folder or s3://bucket/prefix", required=True)
+    _add(what, "--split", "split of the dataset", "train")
+    _add(
+        what,
+        "--text",
+        "the text it was made of, as pipelines/tokenize.py takes it: adds inline tokenization",
+        nargs="+",
+        metavar="URI",
+    )
+    _add(what, "--text-column", "column or JSON field with the text", "text")
+    _add(what, "--text-split", "documents of text files", "file", choices=("file", "line"))
+    _add(what, "--tokenizer", "where the tokenizer lies now, if not where the data says")
+    how = parser.add_argument_group("how to train")
+    _add(
+        how,
+        "--profile",
+        "model and, without a GPU, the card that is emulated",
+        DEFAULT_PROFILE,
+        choices=tuple(PROFILES),
+    )
+    _add(how, "--time-scale", "0.5: steps take half their time (emulated)", 1.0, type=float)
+    _add(how, "--seq-len", "tokens a sample (default: the profile's)", type=int)
+    _add(how, "--batch-size", "samples a step (default: the profile's)", type=int)
+    _add(how, "--steps", "steps measured", 200, type=int)
+    _add(how, "--warmup", "steps before the window opens", 20, type=int)
+    _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
+    _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
+    _add(parser, "--output", "folder for report.json and report.html", Path("report"), type=Path)
+    return parser
+
+
+def _add(
+    to: argparse._ActionsContainer, name: str, text: str, default: object = None, **more: object
+) -> None:
+    shown = text if default is None else f"{text} (default: {default})"
+    to.add_argument(name, help=shown, default=default, **more)  # type: ignore[arg-type]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    chosen = vars(make_parser().parse_args(arguments))
+    try:
+        options = Options(**chosen | {"text": tuple(chosen["text"] or ())})
+        report = run(options)
+    except StokerError as error:
+        print(f"starvation: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"\n{report.verdict}\n\n{console_table(report)}\n")
+    print(f"{options.output / 'report.html'}\n{options.output / 'report.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
