@@ -1,0 +1,96 @@
+"""Documents -> token ids: an engine's interface, and the reference, Hugging Face's tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Of n documents: int64 [n + 1], uint32 [tokens]; document i has ids[offsets[i]:offsets[i + 1]].
+Encoded: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]
+
+_REFERENCE_BATCH_BYTES = 1 << 20
+
+
+class Engine(Protocol):
+    """Encodes as `transformers` does with `add_special_tokens=False`."""
+
+    name: str
+
+    def encode(self, documents: pa.LargeStringArray) -> Encoded:
+        """Ids of each document, without an end token.
+
+        Args:
+            documents: no nulls, valid UTF-8.
+        """
+        ...
+
+
+class ReferenceEngine:
+    """Hugging Face's `tokenizers`: what every other engine must equal."""
+
+    name = "tokenizers"
+
+    def __init__(self, blob: str, special_tokens: str) -> None:
+        """
+        Args:
+            blob: a tokenizer.json.
+            special_tokens: what a special token's own text becomes: "text" or "control".
+        """
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(blob)
+        self._tokenizer.encode_special_tokens = special_tokens == "text"
+
+    def encode(self, documents: pa.LargeStringArray) -> Encoded:
+        lengths = np.zeros(len(documents), np.int64)
+        parts: list[npt.NDArray[np.uint32]] = []
+        first = 0
+        for batch in batches(documents, _REFERENCE_BATCH_BYTES):
+            done = self._tokenizer.encode_batch_fast(batch.to_pylist(), add_special_tokens=False)
+            parts.extend(np.array(one.ids, np.uint32) for one in done)
+            lengths[first : first + len(batch)] = [len(part) for part in parts[first:]]
+            first += len(batch)
+        return offsets_of(lengths), np.concatenate(parts) if parts else np.zeros(0, np.uint32)
+
+
+def batches(documents: pa.LargeStringArray, size: int) -> Iterator[pa.LargeStringArray]:
+    """`documents` in runs of about `size` bytes of text, at least one document each."""
+    first = 0
+    ends = np.cumsum(pc.binary_length(documents).to_numpy(zero_copy_only=False), dtype=np.int64)
+    while first < len(documents):
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + size, side="right")))
+        yield documents.slice(first, last - first)
+        first = last
+
+
+def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64 [n + 1]: where each run of these lengths begins when they follow each other."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def append_end_token(
+    offsets: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.uint32],
+    end_id: int,
+    dtype: np.dtype[np.uint16] | np.dtype[np.uint32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16] | npt.NDArray[np.uint32]]:
+    """Each document's ids followed by `end_id`, narrowed to `dtype`: (offsets, tokens).
+
+    One masked copy, 0.6-0.9 ns a token from 70 tokens a document on; np.insert takes 1.3x of it, a
+    gather 5x, awkward.concatenate 6x, a slice copy per document 8x at 70 tokens and 0.7x at 5,000.
+    """
+    ended = offsets + np.arange(len(offsets), dtype=np.int64)
+    tokens = np.empty(int(ended[-1]), dtype)
+    inside = np.ones(len(tokens), np.bool_)
+    inside[ended[1:] - 1] = False
+    tokens[inside] = ids
+    tokens[ended[1:] - 1] = end_id
+    return ended, tokens

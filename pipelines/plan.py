@@ -1,0 +1,152 @@
+"""Files -> work units, from listings alone, and the id of a job: what its bytes depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import groupby, pairwise
+
+from pipelines.inputs import Input
+from pipelines.options import Options
+
+SMALLEST_UNIT = 4 << 20
+LARGEST_UNIT = 256 << 20
+_UNITS_AIMED_AT = 64
+
+# Libraries whose version can change a shard's bytes.
+_LIBRARIES = ("gigatoken", "pyarrow", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A byte range of a file. A line, or a Parquet row group, belongs to the slice it starts in.
+
+    Attributes:
+        start, stop: bytes; 0 and `size` for a file that can't be divided.
+        size, etag: the whole file's, when it was planned.
+        format, compression: as `Input` has them.
+    """
+
+    uri: str
+    start: int
+    stop: int
+    size: int
+    etag: str
+    format: str
+    compression: str
+
+    @property
+    def bytes(self) -> int:
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        whole = self.bytes == self.size
+        return self.uri if whole else f"{self.uri} bytes {self.start}-{self.stop}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one task tokenizes: slices of one source, read in order."""
+
+    number: int
+    source: str
+    slices: tuple[Slice, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(piece.bytes for piece in self.slices)
+
+    def __str__(self) -> str:
+        more = f" and {len(self.slices) - 1} more" if len(self.slices) > 1 else ""
+        return f"unit {self.number} ({self.slices[0]}{more})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job: its units in order, and its id.
+
+    Attributes:
+        id: 16 hex digits, a hash of `describe`: two jobs with one id write the same bytes.
+        unit_bytes: input bytes a unit was cut to.
+        libraries: versions of what can change a shard's bytes.
+    """
+
+    id: str
+    inputs: tuple[Input, ...]
+    units: tuple[Unit, ...]
+    unit_bytes: int
+    settings: Mapping[str, str | int]
+    libraries: Mapping[str, str]
+
+
+def make_plan(
+    inputs: Sequence[Input], options: Options, fingerprint: str, end_id: int, format_version: int
+) -> Plan:
+    """The plan of `options` over `inputs`, the same for the same arguments, wherever it runs.
+
+    Args:
+        fingerprint: of the tokenizer as it will be used.
+        end_id: token written after each document.
+        format_version: of the shards written.
+    """
+    unit_bytes = options.unit_bytes or automatic_unit_bytes(sum(item.size for item in inputs))
+    settings: dict[str, str | int] = {
+        "tokenizer": fingerprint,
+        "end_id": end_id,
+        "special_tokens": options.special_tokens,
+        "engine": options.engine,
+        "text_column": options.text_column,
+        "text_split": options.text_split,
+        "unit_bytes": unit_bytes,
+        "shard_bytes": options.shard_bytes,
+        "format_version": format_version,
+    }
+    libraries = {name: version(name) for name in _LIBRARIES}
+    digest = hashlib.sha256(_canonical({"settings": settings, "libraries": libraries}))
+    for item in inputs:
+        digest.update(_canonical(asdict(item)))
+    return Plan(
+        id=digest.hexdigest()[:16],
+        inputs=tuple(inputs),
+        units=tuple(cut_units(inputs, unit_bytes, options.text_split)),
+        unit_bytes=unit_bytes,
+        settings=settings,
+        libraries=libraries,
+    )
+
+
+def automatic_unit_bytes(total: int) -> int:
+    """Input bytes a unit: a 64th of the whole; never from the core count, lest plans differ by it."""
+    return min(max(total // _UNITS_AIMED_AT, SMALLEST_UNIT), LARGEST_UNIT)
+
+
+def cut_units(inputs: Iterable[Input], unit_bytes: int, text_split: str = "file") -> Iterator[Unit]:
+    """Units of about `unit_bytes`: large files in ranges, small ones together, sources apart."""
+    number = 0
+    for source, files in groupby(inputs, key=lambda item: item.source):
+        pieces: list[Slice] = []
+        filled = 0
+        for piece in (piece for file in files for piece in _cut(file, unit_bytes, text_split)):
+            if pieces and filled + piece.bytes > unit_bytes:
+                yield Unit(number, source, tuple(pieces))
+                number, pieces, filled = number + 1, [], 0
+            pieces.append(piece)
+            filled += piece.bytes
+        if pieces:
+            yield Unit(number, source, tuple(pieces))
+            number += 1
+
+
+def _cut(file: Input, unit_bytes: int, text_split: str) -> Iterator[Slice]:
+    divisible = not file.compression and (file.format != "text" or text_split == "line")
+    count = -(-file.size // unit_bytes) if divisible and file.size else 1
+    borders = [file.size * i // count for i in range(count + 1)]
+    for start, stop in pairwise(borders):
+        yield Slice(file.uri, start, stop, file.size, file.etag, file.format, file.compression)
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

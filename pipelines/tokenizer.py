@@ -1,0 +1,153 @@
+"""A name, folder or tokenizer.json -> the serialized tokenizer, which is all that workers get."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from shards.errors import StokerError
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer as it will be used: truncation and padding switched off.
+
+    Attributes:
+        name: as the user gave it.
+        blob: its tokenizer.json.
+        end_id, end_text: the token written after each document.
+    """
+
+    name: str
+    blob: str
+    end_id: int
+    end_text: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of `blob`, hexadecimal."""
+        return hashlib.sha256(self.blob.encode()).hexdigest()
+
+    @cached_property
+    def content(self) -> Mapping[str, Any]:
+        """`blob`, parsed."""
+        parsed: dict[str, Any] = json.loads(self.blob)
+        return parsed
+
+    @cached_property
+    def added_tokens(self) -> tuple[Mapping[str, Any], ...]:
+        """The entries of `added_tokens`: `content`, `id`, `special` and more."""
+        return tuple(self.content.get("added_tokens") or ())
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """Texts of the tokens marked special."""
+        return tuple(token["content"] for token in self.added_tokens if token["special"])
+
+    @cached_property
+    def largest_id(self) -> int:
+        return max(token_ids(self.content).values())
+
+
+def load_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
+    """The tokenizer `name`, resolved as training code does: by `transformers.AutoTokenizer`.
+
+    Args:
+        name: Hugging Face name, folder, or path of a tokenizer.json. Code of its own is never run.
+        end_token: text of the token after each document; None: its end-of-sequence token.
+
+    Raises:
+        StokerError: no such tokenizer, none with a serialized ("fast") form, or no such end token.
+    """
+    if name.endswith(".json") or os.path.isfile(name):
+        blob, eos = _read(name), None
+    else:
+        blob, eos = _resolve(name)
+    blob = _untruncated(blob, name)
+    text = end_token if end_token is not None else eos
+    if text is None:
+        raise StokerError(
+            f"tokenizer {name} names no end-of-sequence token: name the one that is to end each "
+            "document with --end-token"
+        )
+    end_id = token_ids(json.loads(blob)).get(text)
+    if end_id is None:
+        raise StokerError(
+            f"tokenizer {name} has no token {text!r}: choose another with --end-token"
+        )
+    return Tokenizer(name, blob, end_id, text)
+
+
+def token_ids(content: Mapping[str, Any]) -> dict[str, int]:
+    """Id of each token of a parsed tokenizer.json, by its text; added tokens win."""
+    vocabulary = content["model"]["vocab"]
+    if isinstance(vocabulary, list):  # Unigram: [text, score] in order of id
+        vocabulary = {token: number for number, (token, _) in enumerate(vocabulary)}
+    added = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    return {**vocabulary, **added}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StokerError(f"tokenizer {path} can't be read: {error}") from error
+
+
+def _resolve(name: str) -> tuple[str, str | None]:
+    """(tokenizer.json, end-of-sequence token) of a Hugging Face name or folder."""
+    is_path = name.startswith(("/", "./", "../", "~"))
+    folder = os.path.expanduser(name)
+    if is_path and not os.path.isdir(folder):
+        raise StokerError(f"tokenizer {name}: no such folder or file")
+    # Imported here: it takes seconds, and only the driver needs it.
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        where = (
+            "the folder holds no tokenizer that transformers can load"
+            if os.path.isdir(folder)
+            else "neither a folder here nor a Hugging Face name that could be fetched (misspelt, "
+            "no network, or a gated model without HF_TOKEN)"
+        )
+        reason = " ".join(str(error).split())[:200]
+        raise StokerError(f"tokenizer {name}: {where}: {reason}") from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise StokerError(
+            f"tokenizer {name} has no serialized form (it is a {type(tokenizer).__name__}, in "
+            "Python): convert it to a tokenizer.json first"
+        )
+    eos = tokenizer.eos_token
+    return backend.to_str(), None if eos is None else str(eos)
+
+
+def _untruncated(blob: str, name: str) -> str:
+    """`blob`, checked, with truncation and padding off, which some saved tokenizers leave on."""
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    try:
+        content = json.loads(blob)
+        switched_on = content.get("truncation") or content.get("padding")
+        if switched_on or not content["model"].get("type"):
+            # Old files leave out what the library writes today.
+            tokenizer = HuggingFaceTokenizer.from_str(blob)
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return str(tokenizer.to_str())
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StokerError(f"tokenizer {name} is no valid tokenizer.json: {reason}") from error
+    return blob

@@ -1,0 +1,308 @@
+"""Encoding is exact or loud: both engines give the same ids, or the fast one is not used and says why."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import fast
+from pipelines.choose import (
+    adversarial_strings,
+    choose_engine,
+    cut_sample,
+    engine_for,
+    first_difference,
+)
+from pipelines.encode import ReferenceEngine, append_end_token, batches
+from pipelines.fast import DIFFERING, SPLITS, FastEngine, find_differing, refusal
+from pipelines.tokenizer import Tokenizer
+from shards.errors import StokerError
+from tests.pipelines.tokenizers_by_hand import added, blob, changed, pair_tokenizer, split_then
+
+ALL_SPLITS: dict[str, str | None] = {"GPT-2": None, **SPLITS}
+MODES = ("text", "control")
+
+WORDS = (
+    *"abzAZ09 '\n\r\t\v\f.,!?/\\-_(){}<|>",
+    *(
+        "'s",
+        "'LL",
+        "'Ve",
+        "ſ",
+        "K",
+        "İ",
+        "ß",
+        "e\u0301",
+        "\u0301",
+        "Ж",
+        "中",
+        "あ",
+        "한",
+        "ا",
+        "अ",
+        "ि",
+    ),
+    *(
+        "\u200d",
+        "\u2028",
+        "\x85",
+        "\xa0",
+        "\u3000",
+        "😀",
+        "👍🏽",
+        "½",
+        "٣",
+        "ⅷ",
+        "ǅ",
+        "ʰ",
+        "\x00",
+        "\x1c",
+    ),
+    *("<|end|>", "<|end|", "[PLAIN]", "<|pad|>[PLAIN]", "  ", "\r\n", "\n\n", "12345", "x" * 70),
+    *(chr(first) for first, _ in DIFFERING),
+)
+mixed_text = st.one_of(
+    st.text(max_size=60), st.lists(st.sampled_from(WORDS), max_size=60).map("".join)
+)
+
+
+def documents(*texts: str) -> pa.LargeStringArray:
+    return pa.array(texts, pa.large_string())
+
+
+def tokenizer_of(content: dict[str, Any]) -> Tokenizer:
+    return Tokenizer("by hand", blob(content), 0, "!")
+
+
+@cache
+def both_engines(split: str, mode: str) -> tuple[FastEngine, ReferenceEngine]:
+    text = blob(pair_tokenizer(ALL_SPLITS[split]))
+    return FastEngine(text, mode), ReferenceEngine(text, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("split", ALL_SPLITS)
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(mixed_text, max_size=20))
+def test_both_engines_give_the_same_ids_for_any_text(
+    split: str, mode: str, texts: list[str]
+) -> None:
+    quick, reference = both_engines(split, mode)
+    assert (
+        first_difference(quick.encode(documents(*texts)), reference.encode(documents(*texts)))
+        is None
+    )
+
+
+def test_a_code_point_the_fast_engine_knows_otherwise_goes_to_the_reference() -> None:
+    """Fails if DIFFERING loses a range, or is not looked at: each of its ends is encoded by both."""
+    points = [chr(end) for ends in DIFFERING for end in ends]
+    texts = documents("plain", *(f"a{c}b{c}" for c in points), "plain again")
+    for split in ALL_SPLITS:
+        quick, reference = both_engines(split, "text")
+        assert first_difference(quick.encode(texts), reference.encode(texts)) is None, split
+
+
+def test_the_list_of_differing_code_points_is_needed() -> None:
+    quick, reference = both_engines("GPT-2", "text")
+    letter = documents("a\u088fb")
+    raw = quick._encode_fast(letter)
+    assert first_difference(raw, reference.encode(letter)) == 0
+
+
+def test_documents_with_differing_code_points_are_found_whatever_slice_they_lie_in() -> None:
+    texts = documents("x", "\u0c5c", "😀 \u4e2d", "", "y\U00033479", "\u0c5d \U0003347a")
+    assert find_differing(texts).tolist() == [False, True, False, False, True, False]
+    assert find_differing(texts.slice(2, 3)).tolist() == [False, False, True]
+    assert find_differing(texts.slice(2, 2)) is None
+    assert find_differing(texts.slice(5)) is None
+    assert find_differing(documents()) is None
+
+
+def test_a_special_token_in_the_text_is_text_or_control_as_asked() -> None:
+    content = pair_tokenizer()
+    end = content["added_tokens"][0]["id"]
+    for engine in ("gigatoken", "tokenizers"):
+        as_text = engine_for(blob(content), "text", engine).encode(documents("a<|end|>"))[1]
+        control = engine_for(blob(content), "control", engine).encode(documents("a<|end|>"))[1]
+        assert end not in as_text
+        assert control.tolist()[-1] == end
+
+
+BASE = pair_tokenizer(SPLITS["Llama 3"])
+BYTE_LEVEL = BASE["pre_tokenizer"]["pretokenizers"][1]
+CL100K = SPLITS["Llama 3"].replace(r"\s*[\r\n]+", r"\s*[\r\n]")
+DIGITS = {"type": "Digits", "individual_digits": True}
+WORDPIECE = {
+    "type": "WordPiece",
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+    "vocab": {"[UNK]": 0, "a": 1, "##b": 2},
+}
+UNIGRAM = {
+    "type": "Unigram",
+    "unk_id": 0,
+    "vocab": [["<unk>", 0.0], ["a", -1.0]],
+    "byte_fallback": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (
+            "pre_tokenizer.pretokenizers",
+            [DIGITS, *BASE["pre_tokenizer"]["pretokenizers"]],
+            "Digits",
+        ),
+        ("pre_tokenizer", split_then(r"\w+", BYTE_LEVEL), "split pattern"),
+        ("pre_tokenizer", split_then(CL100K, BYTE_LEVEL), "split pattern"),
+        ("pre_tokenizer.pretokenizers.0.behavior", "Removed", "Removed"),
+        ("pre_tokenizer.pretokenizers.0.invert", True, "inverted"),
+        ("pre_tokenizer.pretokenizers.1.add_prefix_space", True, "space before text"),
+        ("pre_tokenizer.pretokenizers.1.use_regex", True, "splits once more"),
+        ("pre_tokenizer", None, "doesn't split"),
+        ("normalizer", {"type": "NFC"}, "normalizes text (NFC)"),
+        ("model.dropout", 0.1, "dropout"),
+        ("model.unk_token", "<|end|>", "unk_token"),
+        ("model.end_of_word_suffix", "</w>", "end_of_word_suffix"),
+        ("model", WORDPIECE, "WordPiece"),
+        ("model", UNIGRAM, "Unigram"),
+        ("added_tokens.0.single_word", True, "single_word"),
+        ("added_tokens.0.lstrip", True, "lstrip"),
+        ("added_tokens.0.rstrip", True, "rstrip"),
+        ("added_tokens.0.normalized", True, "normalized"),
+        ("added_tokens.2.content", "|end", "overlaps"),
+    ],
+)
+def test_a_tokenizer_outside_the_list_goes_to_the_reference_with_the_reason(
+    path: str, value: Any, reason: str
+) -> None:
+    content = changed(BASE, path, value)
+    if path == "model":
+        content["added_tokens"] = []
+    tokenizer = tokenizer_of(content)
+    choice = choose_engine("auto", tokenizer, "text", documents("some text"))
+    assert choice.engine == "tokenizers"
+    assert reason in choice.reason
+    with pytest.raises(StokerError, match="can't be used"):
+        choose_engine("gigatoken", tokenizer, "text", documents("some text"))
+
+
+def test_a_vocabulary_without_some_byte_goes_to_the_reference() -> None:
+    content = changed(BASE, "model.merges", [])
+    content["model"]["vocab"] = {"a": 0, "b": 1}
+    assert "254 of the 256 bytes" in str(refusal(content, "text"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_listed_tokenizer_uses_the_fast_engine_and_says_on_what_it_was_compared(
+    mode: str,
+) -> None:
+    choice = choose_engine("auto", tokenizer_of(BASE), mode, documents("one", "two"))
+    assert choice.engine == "gigatoken"
+    assert "2 documents of this job" in choice.reason
+
+
+def test_an_engine_that_differs_on_the_jobs_own_text_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list of differing code points is emptied: what it guards against must then be noticed."""
+    monkeypatch.setattr(fast, "_TABLES", {})
+    choice = choose_engine("auto", tokenizer_of(BASE), "text", documents("fine", "a\u088fb"))
+    assert choice.engine == "tokenizers"
+    assert "differently" in choice.reason
+
+
+def test_the_reference_can_be_asked_for() -> None:
+    choice = choose_engine("tokenizers", tokenizer_of(BASE), "text", documents())
+    assert choice == choose_engine("tokenizers", tokenizer_of(BASE), "text", documents("x"))
+    assert choice.engine == "tokenizers"
+
+
+def test_a_panic_of_the_fast_engine_costs_time_but_no_document(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick = FastEngine(blob(BASE), "text")
+    texts = documents("one", "two")
+    panic = type("PanicException", (BaseException,), {})
+
+    class Broken:
+        def encode_batch(self, *_: object, **__: object) -> None:
+            raise panic("index out of bounds")
+
+    quick._tokenizer = Broken()
+    expected = ReferenceEngine(blob(BASE), "text").encode(texts)
+    assert first_difference(quick.encode(texts), expected) is None
+    assert not isinstance(quick._tokenizer, Broken), "a tokenizer that panicked is built anew"
+
+
+def test_the_fast_engine_forgets_its_caches_before_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fast, "_CACHE_BYTES", 8 << 20)
+    quick = FastEngine(blob(BASE), "text")
+    first = quick._tokenizer
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        words = rng.integers(97, 123, (200_000, 9), np.uint8)
+        words[:, 8] = 32
+        quick.encode(documents(words.tobytes().decode()))
+        if quick._tokenizer is not first:
+            return
+    pytest.fail("54 MB of new words and never rebuilt")
+
+
+def test_adversarial_strings_hold_every_kind_of_added_token() -> None:
+    strings = "".join(adversarial_strings(tokenizer_of(BASE)))
+    assert all(token["content"] in strings for token in BASE["added_tokens"])
+
+
+@given(
+    texts=st.lists(st.text(max_size=8), max_size=12), size=st.integers(min_value=1, max_value=40)
+)
+def test_batches_are_the_documents_in_order(texts: list[str], size: int) -> None:
+    cut = list(batches(documents(*texts), size))
+    assert [text for batch in cut for text in batch.to_pylist()] == texts
+    assert all(len(batch) == 1 or len("".join(batch.to_pylist()).encode()) <= size for batch in cut)
+
+
+@given(
+    lengths=st.lists(st.integers(min_value=0, max_value=5), max_size=20),
+    dtype=st.sampled_from(["uint16", "uint32"]),
+)
+def test_every_document_is_followed_by_the_end_token(lengths: list[int], dtype: str) -> None:
+    offsets = np.cumsum([0, *lengths]).astype(np.int64)
+    ids = np.arange(offsets[-1], dtype=np.uint32)
+    ended, tokens = append_end_token(offsets, ids, 60_000, np.dtype(dtype))
+    assert tokens.dtype == dtype
+    for i in range(len(lengths)):
+        own = ids[offsets[i] : offsets[i + 1]].tolist()
+        assert tokens[ended[i] : ended[i + 1]].tolist() == [*own, 60_000]
+
+
+def test_a_sample_takes_the_beginning_of_a_document_that_is_too_long() -> None:
+    assert cut_sample(iter(["abc", "d" * 100, "e"]), 10).to_pylist() == ["abc", "d" * 6]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3"])
+def test_real_tokenizers_are_on_the_list(name: str, shared: Path) -> None:
+    content = json.loads((shared / "data" / "tokenizers" / name / "tokenizer.json").read_text())
+    for mode in MODES:
+        assert refusal(content, mode) is None
+
+
+def test_an_added_token_by_hand_is_as_the_library_writes_it() -> None:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    parsed = json.loads(HuggingFaceTokenizer.from_str(blob(BASE)).to_str())
+    assert parsed["added_tokens"][0] == added("<|end|>", BASE["added_tokens"][0]["id"])

@@ -1,0 +1,87 @@
+"""Small tokenizers made by hand, each with one property that a test is about."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from pipelines.fast import byte_letters
+
+
+def added(content: str, id: int, *, special: bool = True, **changes: bool) -> dict[str, Any]:
+    """An entry of `added_tokens`."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": id, "content": content, **flags, "special": special, **changes}
+
+
+def pair_tokenizer(split: str | None = None) -> dict[str, Any]:
+    """A byte-level BPE that merges any two bytes side by side, so that each border of words shows in the ids.
+
+    Args:
+        split: the pattern of its Split; None: GPT-2's own.
+    """
+    letters = sorted(byte_letters())
+    merges = [[a, b] for a in letters for b in letters]
+    # Out of order, or every word would fall apart in the same way, from the left.
+    merges = merges[1::3] + merges[::3] + merges[2::3]
+    tokens = letters + [a + b for a, b in merges]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": split is None,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            added("<|end|>", len(tokens)),
+            added("<|pad|>", len(tokens) + 1),
+            added("[PLAIN]", len(tokens) + 2, special=False),
+        ],
+        "normalizer": None,
+        "pre_tokenizer": byte_level if split is None else split_then(split, byte_level),
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": merges,
+        },
+    }
+
+
+def split_then(pattern: str, byte_level: dict[str, Any]) -> dict[str, Any]:
+    """A Split by `pattern` before the ByteLevel step."""
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
+def changed(tokenizer: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of `tokenizer` with another value at `path`, such as `model.dropout` or `added_tokens.0.lstrip`."""
+    result = copy.deepcopy(tokenizer)
+    *parents, last = path.split(".")
+    place: Any = result
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    place[last] = value
+    return result
+
+
+def blob(tokenizer: dict[str, Any]) -> str:
+    """The tokenizer.json."""
+    return json.dumps(tokenizer, ensure_ascii=False)
