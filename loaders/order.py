@@ -134,12 +134,16 @@ class Order:
         """
         if self.shuffle:
             return self._dealt(self.level_at(int(positions[0])), epoch, positions)
-        # Blocks that hold a single sample for each rank would be read R times for nothing.
-        size = self._largest_block if self._largest_block > stride else 1
+        size = self.stored_run(stride)
         first = positions // size * size
         count = np.minimum(size, self.samples - first)
         row = positions - first
         return Places(first, count, row, row < stride, row + stride >= count)
+
+    def stored_run(self, stride: int) -> int:
+        """Samples read together without shuffle, by each of `stride` ranks."""
+        # A block that holds a single sample for each rank is better read sample by sample.
+        return self._largest_block if self._largest_block > stride else 1
 
     def level_at(self, position: int) -> Level:
         return next(one for one in self.levels if position < one.start + one.samples)

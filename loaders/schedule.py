@@ -135,6 +135,11 @@ class Plan(Protocol):
 
     def rows(self, row: int, count: int) -> Rows: ...
 
+    @property
+    def complete(self) -> bool:
+        """Every run has been opened: later chunks open none."""
+        ...
+
 
 class StreamingPlan:
     """Runs are the order's blocks. Each is read once, kept from its first row to its last, then
@@ -148,12 +153,18 @@ class StreamingPlan:
         self._open = np.full(lanes, -1)
         self._runs = 0
 
+    @property
+    def complete(self) -> bool:
+        return False
+
     @staticmethod
     def most_opened(order: Order, world_size: int, batch_size: int) -> int:
         """Runs that have to be in memory at once for one batch: all open ones, and those the batch
         opens.
         """
-        return (order.lanes // world_size if order.shuffle else 1) + batch_size
+        if order.shuffle:
+            return order.lanes // world_size + batch_size
+        return 2 + min(batch_size, batch_size * world_size // order.stored_run(world_size))
 
     def rows(self, row: int, count: int) -> Rows:
         parts = []

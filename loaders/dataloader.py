@@ -1,0 +1,357 @@
+"""torch's DataLoader, and the same class over a TokenDataset: threads, an order, a state."""
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy.typing as npt
+import torch
+import torch.utils.data
+from torch.utils.data import Dataset, Sampler
+from torch.utils.data.dataloader import (
+    _BaseDataLoaderIter,
+    _MultiProcessingDataLoaderIter,
+    _SingleProcessDataLoaderIter,
+)
+
+from loaders.dataset import TokenDataset
+from loaders.iterator import Budget, Kept, Settings, TokenIterator
+from loaders.order import DEFAULT_LANES, Order, check_world_size
+from loaders.sampler import OrderSampler
+from loaders.slabs import Slabs
+from loaders.state import Identity, Progress, load, save
+from loaders.stats import Stats
+from loaders.world import data_parallel
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The arguments that torch's DataLoader does not have; their defaults."""
+
+    seed: int = 0
+    lanes: int = DEFAULT_LANES
+    data_parallel_rank: int | None = None
+    data_parallel_size: int | None = None
+    prefetch_bytes: int | None = None
+
+
+class DataLoader(torch.utils.data.DataLoader[Any]):
+    """A `torch.utils.data.DataLoader`, with the same arguments.
+
+    Over any dataset but a `TokenDataset` it is torch's to the last keyword, and adds `stats()`.
+    Over a `TokenDataset` it is a `TokenDataLoader`: see there what each argument means.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        dataset = args[0] if args else kwargs.get("dataset")
+        chosen: type = cls
+        if isinstance(dataset, TokenDataset) and not issubclass(cls, TokenDataLoader):
+            if cls is not DataLoader:
+                raise TypeError(
+                    f"{cls.__name__} is given a TokenDataset: derive it from "
+                    "loaders.TokenDataLoader"
+                )
+            chosen = TokenDataLoader
+        return object.__new__(chosen)
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Sampler[Any] | Iterable[Any] | None = None,
+        batch_sampler: Sampler[list[Any]] | Iterable[list[Any]] | None = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: torch.Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        seed: int = 0,
+        lanes: int = DEFAULT_LANES,
+        data_parallel_rank: int | None = None,
+        data_parallel_size: int | None = None,
+        prefetch_bytes: int | None = None,
+    ) -> None:
+        own = _Own(seed, lanes, data_parallel_rank, data_parallel_size, prefetch_bytes)
+        torchs = {
+            "shuffle": shuffle,
+            "sampler": sampler,
+            "batch_sampler": batch_sampler,
+            "num_workers": num_workers,
+            "collate_fn": collate_fn,
+            "pin_memory": pin_memory,
+            "drop_last": drop_last,
+            "timeout": timeout,
+            "worker_init_fn": worker_init_fn,
+            "multiprocessing_context": multiprocessing_context,
+            "generator": generator,
+            "prefetch_factor": prefetch_factor,
+            "persistent_workers": persistent_workers,
+            "pin_memory_device": pin_memory_device,
+            "in_order": in_order,
+        }
+        self._stats = Stats()
+        self._set_up(dataset, batch_size, torchs, own)
+
+    def _set_up(
+        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
+    ) -> None:
+        for name, value in vars(own).items():
+            if value != getattr(_Own, name):
+                raise ValueError(
+                    f"{name}= is for a TokenDataset; this is a {type(dataset).__name__}, "
+                    "over which DataLoader is torch's"
+                )
+        super().__init__(dataset, batch_size, **torchs)
+
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        if self.num_workers == 0:
+            return _TimedSingle(self)
+        self.check_worker_number_rationality()
+        return _TimedMulti(self)
+
+    def stats(self) -> dict[str, Any]:
+        """`batches` taken, `wait_seconds` spent in `next()`, `first_batch_seconds`."""
+        return self._stats.waits()
+
+
+class _Timed(_BaseDataLoaderIter):
+    """Counts batches and waits of torch's iterators."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._stoker_stats = loader._stats
+        self._stoker_began: int | None = time.perf_counter_ns()
+        super().__init__(loader)
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:
+        """torch's iterators with persistent workers start over in this way."""
+        if not first_iter:
+            self._stoker_began = time.perf_counter_ns()
+        super()._reset(loader, first_iter)
+
+    def __next__(self) -> Any:
+        began = time.perf_counter_ns()
+        batch = super().__next__()
+        self._stoker_stats.taken(began, self._stoker_began)
+        self._stoker_began = None
+        return batch
+
+
+class _TimedSingle(_Timed, _SingleProcessDataLoaderIter):
+    pass
+
+
+class _TimedMulti(_Timed, _MultiProcessingDataLoaderIter):
+    pass
+
+
+# What an argument of torch's can't mean over a TokenDataset, and what to do instead.
+_REFUSED = {
+    "sampler": "the order is Stoker's: shuffle=, seed=, data_parallel_rank= choose it. For an "
+    "order of your own use torch.utils.data.DataLoader(dataset, sampler=...)",
+    "batch_sampler": "batches are batch_size consecutive samples of Stoker's order. For batches of "
+    "your own use torch.utils.data.DataLoader(dataset, batch_sampler=...)",
+    "collate_fn": "batches are assembled many at a time, without collating samples. Change the "
+    "batch in the training loop, or use torch.utils.data.DataLoader(dataset, collate_fn=...)",
+    "generator": "the order depends on seed= and the epoch alone, so that it can be resumed: "
+    "give seed= instead",
+    "worker_init_fn": "there are no worker processes to initialize: num_workers= are threads that "
+    "only read. Leave it out",
+    "multiprocessing_context": "there are no worker processes: num_workers= are threads. Leave it "
+    "out",
+}
+
+
+class TokenDataLoader(DataLoader):
+    """Batches of a `TokenDataset`: dicts `input_ids`, `labels`, int64 [batch_size, seq_len].
+
+    `labels` is a tensor of its own, equal to `input_ids`, with -100 where the dataset's loss mask
+    is 0 and in padding rows. The tensors of a batch stay valid as long as anyone holds them.
+
+    torch's arguments, over a TokenDataset:
+        batch_size: rows of a batch on this rank; not None.
+        shuffle: Stoker's order of `seed` and epoch (see `loaders.order`); False: as stored.
+        num_workers: threads that read; 0: automatic (4 for paths, 16 for S3). Never processes.
+        pin_memory: batches in page-locked memory if there is a CUDA device, as torch does.
+        drop_last: leave out the last global batch if it is smaller than the others. Otherwise it
+            is short, and with several ranks some may have a last row of padding (`input_ids` 0,
+            `labels` -100), so that all have the same number of steps and rows.
+        timeout: seconds after which a batch that does not come is a `BatchTimeout` that says what
+            is being waited for; 0: never.
+        prefetch_factor: finished batches kept ready, times max(1, num_workers); None: automatic.
+        persistent_workers: threads end with each iteration and cost nothing to start; what is
+            worth keeping, memory and connections, is always kept.
+        pin_memory_device: "" or a CUDA device, as torch (which has deprecated it).
+        in_order: batches always come in order, so True and False mean the same.
+        sampler, batch_sampler, collate_fn, generator, worker_init_fn, multiprocessing_context:
+            refused with what to use instead.
+
+    Its own arguments:
+        seed: names the shuffle; kept in the state.
+        lanes: blocks that are mixed with each other at a time, over all ranks. The number of ranks
+            has to divide it. Kept in the state.
+        data_parallel_rank, data_parallel_size: None: torch.distributed's, else torchrun's
+            environment, else 0 of 1, as they are when the loader is made. Ranks that share a model
+            (tensor-, pipeline-, context-parallel) are given equal numbers.
+        prefetch_bytes: the most memory for tokens read and not yet used. None: 512 MiB, or what
+            `lanes` need if that is more. A split that fits is read once and kept.
+
+    As an attribute it shows what a loader without workers would (`num_workers` 0, `timeout` 0), and
+    `sampler` is its order, so that whoever rebuilds it as a torch DataLoader gets the same samples.
+    """
+
+    sampler: OrderSampler
+    # accelerate leaves a loader that says so as it is.
+    _is_accelerate_prepared = True
+
+    def _set_up(
+        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
+    ) -> None:
+        size = _checked(batch_size, torchs)
+        rank, world_size = data_parallel(own.data_parallel_rank, own.data_parallel_size)
+        shuffle = bool(torchs["shuffle"])
+        order = Order(dataset.samples, dataset.sample_bytes, own.lanes, own.seed, shuffle)
+        check_world_size(world_size, rank, own.lanes)
+        self._progress = Progress()
+        self._order = order
+        prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
+        self._settings = Settings(
+            budget=Budget.of(dataset, order, world_size, size, own.prefetch_bytes),
+            threads=workers,
+            ready_batches=None if prefetch_factor is None else prefetch_factor * max(1, workers),
+            timeout=torchs["timeout"],
+        )
+        pinned = torchs["pin_memory"] and torch.cuda.is_available()
+        self._kept = Kept(Slabs(pinned=pinned))
+        self._last: weakref.ref[TokenIterator] | None = None
+        sampler = OrderSampler(
+            dataset,
+            order,
+            self._progress,
+            batch_size=size,
+            drop_last=torchs["drop_last"],
+            rank=rank,
+            world_size=world_size,
+        )
+        torch.utils.data.DataLoader.__init__(
+            self,
+            dataset,
+            size,
+            sampler=sampler,
+            drop_last=torchs["drop_last"],
+            pin_memory=torchs["pin_memory"],
+        )
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
+        """An iteration of the current epoch, from its beginning or from a restored position.
+
+        An iterator left before its end is forgotten: the next one starts where it had started.
+        After the last batch the next iteration is the next epoch's.
+        """
+        token = self._progress.restart()
+        iterator = TokenIterator(
+            self.dataset,  # type: ignore[arg-type]
+            self.sampler.span(self._progress.epoch, self._progress.start),
+            self._settings,
+            self._kept,
+            self._progress,
+            token,
+            self._stats,
+        )
+        self._last = weakref.ref(iterator)
+        return iterator
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch, as with torch's DistributedSampler.
+
+        The epoch it is in already keeps its (restored) position; any other starts at 0.
+        """
+        self._progress.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands: a few numbers and strings, the same on every rank, JSON-able.
+
+        Counts the batches that were delivered. `batch_size` and the number of ranks may be
+        different when it is loaded.
+        """
+        return save(self._identity, self._progress)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was saved: the next iteration starts there, without a replay.
+
+        Raises:
+            ValueError: a state of another dataset, seed, seq_len, lanes or version; both are named.
+        """
+        self._progress.go_to(*load(state, self._identity, self._order.samples))
+
+    @property
+    def _identity(self) -> Identity:
+        dataset, order = self.dataset, self._order
+        assert isinstance(dataset, TokenDataset)
+        return Identity(
+            dataset=dataset.stream.dataset.id,
+            split=dataset.split,
+            source=dataset.source_name,
+            seq_len=dataset.seq_len,
+            seed=order.seed,
+            shuffle=order.shuffle,
+            lanes=order.lanes,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """What was read and waited for, over all iterations, and how things stand now.
+
+        `batches`, `tokens` delivered; `bytes_read`, `requests`, `retries`, `timeouts`,
+        `corrupt_rereads` of the store; `wait_seconds` in which `next()` was blocked,
+        `first_batch_seconds` of the latest iteration; `epoch`, `position`; of the latest iteration
+        if it is still alive: `threads`, `batches_ready`, and of the memory for tokens
+        `buffer_bytes`, `buffer_used_bytes`.
+        """
+        live = self._last() if self._last is not None else None
+        now = {"threads": 0, "batches_ready": 0, "buffer_bytes": 0, "buffer_used_bytes": 0}
+        if live is not None:
+            now = live.assembler.standing()
+        where = {"epoch": self._progress.epoch, "position": self._progress.position}
+        return {**self._stats.summary(), **where, **now}
+
+    def timeline(self) -> npt.NDArray[Any]:
+        """The last 4,096 steps: `loaders.stats.TIMELINE`, in ns of `time.perf_counter_ns`."""
+        return self._stats.timeline()
+
+
+def _checked(batch_size: int | None, torchs: dict[str, Any]) -> int:
+    """The batch size, if the arguments mean something over a TokenDataset.
+
+    Raises:
+        ValueError: one does not; the message says what to use.
+    """
+    for name, advice in _REFUSED.items():
+        if torchs[name] is not None:
+            raise ValueError(f"{name}= does not go with a TokenDataset: {advice}.")
+    if batch_size is None:
+        raise ValueError(
+            "batch_size=None does not go with a TokenDataset: a loader yields batches. For single "
+            "samples index the dataset, or give batch_size=1."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    for name in ("num_workers", "timeout"):
+        if torchs[name] < 0:
+            raise ValueError(f"{name} must not be negative: {torchs[name]}")
+    factor = torchs["prefetch_factor"]
+    if factor is not None and factor < 1:
+        raise ValueError(f"prefetch_factor must be at least 1, not {factor}")
+    device = torchs["pin_memory_device"]
+    if device and torch.device(device).type != "cuda":
+        raise ValueError(f"pin_memory_device={device!r}: memory is pinned for CUDA devices only")
+    return batch_size

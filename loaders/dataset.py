@@ -1,0 +1,122 @@
+"""A token dataset as torch knows datasets: a list of samples."""
+
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+import torch
+from shards.dataset import open_dataset
+from torch.utils.data import Dataset
+
+from loaders.blocks import IGNORED, Rows, parts_of_run
+from loaders.fetch import bring
+from loaders.sampler import PaddingIndex
+from loaders.schedule import Run
+from loaders.source import Source, open_source
+
+Sample = dict[str, torch.Tensor]
+
+
+class TokenDataset(Dataset[Sample]):
+    """Samples of `seq_len` consecutive tokens of a split: sample i is tokens [i * seq_len, ...).
+
+    A map-style dataset: length, items, slices, `__getitems__`; it pickles, and reopens its files
+    and clients in a forked or spawned process. So torch's own DataLoader and samplers can use it;
+    `loaders.DataLoader` is much faster. Up to seq_len - 1 tokens at the very end belong to no
+    sample.
+
+    Args:
+        uri: of the dataset: `s3://bucket/prefix`, `file:///folder` or a path.
+        seq_len: tokens in a sample, at least 1.
+        split: `"train"`, or another one that the dataset has.
+        source: only the documents of this source; None: all.
+
+    Raises:
+        shards.errors.DatasetError: no dataset there, or none with this split and source.
+        ValueError: the split has fewer than seq_len tokens.
+    """
+
+    def __init__(
+        self, uri: str, seq_len: int, *, split: str = "train", source: str | None = None
+    ) -> None:
+        if seq_len < 1:
+            raise ValueError(f"seq_len must be at least 1, not {seq_len}")
+        self.stream = open_dataset(os.fspath(uri)).stream(split, source)
+        self.uri = self.stream.dataset.uri
+        self.seq_len = seq_len
+        self.split = split
+        self.source_name = source
+        if self.stream.tokens < seq_len:
+            raise ValueError(
+                f"{self.uri}: seq_len={seq_len}, but split {split!r} has only "
+                f"{self.stream.tokens} tokens: choose a seq_len of at most that"
+            )
+        self.samples = self.stream.tokens // seq_len
+        self._source: tuple[int, Source] | None = None
+
+    @property
+    def sample_bytes(self) -> int:
+        """Memory of a sample as it is read: token ids in the shard's dtype, and the loss mask."""
+        mask = 1 if self.stream.dataset.manifest.loss_mask else 0
+        return self.seq_len * (self.stream.dtype.itemsize + mask)
+
+    @property
+    def source(self) -> Source:
+        """Where this process reads from."""
+        if self._source is None or self._source[0] != os.getpid():
+            self._source = (os.getpid(), open_source(self.uri))
+        return self._source[1]
+
+    def __len__(self) -> int:
+        return self.samples
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Sample | list[Sample]:
+        """A sample: `input_ids` and `labels`, int64 [seq_len]; a list of them for a slice.
+
+        `labels` equals `input_ids`, with -100 where the dataset's loss mask is 0.
+        """
+        if isinstance(index, slice):
+            return self.__getitems__(range(*index.indices(self.samples)))
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Sample]:
+        """Several samples, read side by side: what torch's DataLoader calls for a batch."""
+        numbers = [self._number(index) for index in indices]
+        rows = Rows.empty(self.stream, len(numbers), self.seq_len)
+        parts = [
+            part
+            for place, number in enumerate(numbers)
+            if number >= 0
+            for part in parts_of_run(
+                self.stream, self.seq_len, Run(place, number, 1), rows[place : place + 1]
+            )
+        ]
+        bring(self.source, parts)
+        ids = rows.tokens.astype(np.int64)
+        labels = ids.copy()
+        if rows.mask is not None:
+            labels[rows.mask == 0] = IGNORED
+        padding = np.array(numbers, np.int64) < 0
+        ids[padding], labels[padding] = 0, IGNORED
+        return [
+            {"input_ids": torch.from_numpy(row), "labels": torch.from_numpy(row_labels)}
+            for row, row_labels in zip(ids, labels, strict=True)
+        ]
+
+    def _number(self, index: SupportsIndex) -> int:
+        """The sample's number; -1 for a padding row."""
+        if isinstance(index, PaddingIndex):
+            return -1
+        number = operator.index(index)
+        if not -self.samples <= number < self.samples:
+            raise IndexError(f"sample {number} of {self.samples}")
+        return number % self.samples
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}

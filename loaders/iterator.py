@@ -1,0 +1,221 @@
+"""One iteration of a loader: memory, threads and order put together, and taken apart at its end."""
+
+import os
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from shards.errors import StokerError
+
+from loaders.assemble import Assembler, Ready
+from loaders.blocks import Rows, parts_of_run
+from loaders.dataset import TokenDataset
+from loaders.fetch import Fetcher, Patience
+from loaders.memory import Arena, Memory, Resident
+from loaders.order import BLOCK_BYTES, Order
+from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
+from loaders.slabs import Slabs
+from loaders.state import Progress
+from loaders.stats import Stats
+
+# Rows assembled in one go: large enough to spread numpy's and Python's cost per call, small enough
+# to be in the CPU's cache when it is handed out. Bytes of int64 input_ids.
+_CHUNK_BYTES = 2 << 20
+_RESIDENT_BYTES = 512 << 20
+_END_SECONDS = 1.0
+
+
+class BatchTimeout(StokerError, RuntimeError):
+    """No batch came within the loader's `timeout`. (A RuntimeError, as torch's own.)"""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of a split is held at once: all of it (`slots` is None), or `slots` blocks."""
+
+    slots: int | None
+    slot_samples: int
+    open_runs: int  # blocks that this rank's lanes hold open
+
+    @classmethod
+    def of(
+        cls, dataset: TokenDataset, order: Order, world_size: int, batch: int, limit: int | None
+    ) -> "Budget":
+        """From `prefetch_bytes`; None: 512 MiB, or what this rank's open blocks need if more.
+
+        Raises:
+            ValueError: too few bytes for the blocks that have to be in memory at once.
+        """
+        slot_bytes = order.block * dataset.sample_bytes
+        open_runs = order.lanes // world_size if order.shuffle else 1
+        needed = StreamingPlan.most_opened(order, world_size, batch)
+        if limit is None:
+            # A quarter more than is open, to read ahead: lanes change blocks one after the other.
+            limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
+        if order.samples * dataset.sample_bytes <= limit:
+            run_samples = max(1, BLOCK_BYTES // dataset.sample_bytes)
+            return cls(None, run_samples, open_runs)
+        if limit // slot_bytes < needed:
+            raise ValueError(
+                f"prefetch_bytes={limit} is too small: this rank holds {open_runs} blocks of "
+                f"{slot_bytes} bytes open and a batch of {batch} may open as many more: give at "
+                f"least {needed * slot_bytes}, or fewer lanes= (now {order.lanes})"
+            )
+        return cls(limit // slot_bytes, order.block, open_runs)
+
+
+@dataclass
+class Kept:
+    """What outlives an iteration: a resident split, an arena nobody writes to, batch memory."""
+
+    slabs: Slabs
+    resident: Resident | None = None
+    arena: Arena | None = None
+    process: int = field(default_factory=os.getpid)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to iterate, as opposed to over what."""
+
+    budget: Budget
+    threads: int  # 0: as many as suit the source
+    ready_batches: int | None  # None: two chunks
+    timeout: float  # seconds, 0: none
+    patience: Patience = field(default_factory=Patience)
+
+
+class TokenIterator:
+    """Yields one epoch's batches: dicts of int64 tensors [batch_size, seq_len].
+
+    Its threads end when it is exhausted, closed or garbage-collected: none of them refers to it.
+    """
+
+    def __init__(
+        self,
+        dataset: TokenDataset,
+        span: Span,
+        settings: Settings,
+        kept: Kept,
+        progress: Progress,
+        token: object,
+        stats: Stats,
+    ) -> None:
+        """`token` is from `progress.restart()`: the newest iterator alone moves the progress."""
+        self._began = time.perf_counter_ns()
+        self._progress, self._token = progress, token
+        self._stats, self._kept = stats, kept
+        self._steps, self._step = span.steps, 0
+        self._timeout = settings.timeout or None
+        self._assembler = _assembler(dataset, span, settings, kept, stats)
+        self._ready: deque[Ready] = self._assembler.ready
+        self._finalizer = weakref.finalize(self, self._assembler.close)
+
+    def __iter__(self) -> "TokenIterator":
+        return self
+
+    def __len__(self) -> int:
+        """Batches of the whole iteration."""
+        return self._steps
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        began = time.perf_counter_ns()
+        try:
+            ready = self._ready.popleft()
+        except IndexError:
+            ready = self._wait()
+        assembler = self._assembler
+        if len(self._ready) <= assembler.room_below:
+            assembler.make_room()
+        self._step += 1
+        self._progress.delivered(self._token, ready.position, last=self._step == self._steps)
+        self._stats.delivered(ready.marks, ready.tokens, began)
+        if self._step == 1:
+            self._stats.first_batch_ns = time.perf_counter_ns() - self._began
+        return ready.batch
+
+    @property
+    def assembler(self) -> Assembler:
+        return self._assembler
+
+    def close(self) -> None:
+        """Ends the threads; the iterator is finished."""
+        self._finalizer.detach()
+        self._assembler.close(_END_SECONDS)
+
+    def _wait(self) -> Ready:
+        try:
+            ready = self._assembler.wait(self._timeout)
+        except TimeoutError:
+            waiting_for = self._assembler.fetcher.waiting_for()
+            self.close()
+            raise BatchTimeout(
+                f"no batch within timeout={self._timeout:g} s: {waiting_for}"
+            ) from None
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                self.close()
+            raise
+        if ready is None:
+            self._end()
+            raise StopIteration
+        return ready
+
+    def _end(self) -> None:
+        finished = self._assembler.finished
+        self.close()
+        if finished:
+            self._progress.exhausted(self._token)
+        memory = self._assembler.memory
+        if isinstance(memory, Arena) and self._assembler.memory_is_quiet:
+            self._kept.arena = memory
+
+
+def _assembler(
+    dataset: TokenDataset, span: Span, settings: Settings, kept: Kept, stats: Stats
+) -> Assembler:
+    budget = settings.budget
+    memory, plan = _memory(dataset, span, budget, kept)
+    most_rows = max(span.batch_size, _CHUNK_BYTES // (8 * dataset.seq_len))
+    if settings.ready_batches is not None:
+        most_rows = min(most_rows, max(1, settings.ready_batches // 2) * span.batch_size)
+    most_opened = (budget.slots - budget.open_runs) if budget.slots else dataset.samples
+    assembler = Assembler(
+        plan,
+        chunks(plan, most_rows, most_opened),
+        memory,
+        partial(parts_of_run, dataset.stream, dataset.seq_len),
+        kept.slabs,
+        settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
+    )
+    source = dataset.source
+    assembler.start(
+        Fetcher(
+            source,
+            settings.threads or source.threads,
+            stats.fetch,
+            assembler.fail,
+            settings.patience,
+        )
+    )
+    return assembler
+
+
+def _memory(dataset: TokenDataset, span: Span, budget: Budget, kept: Kept) -> tuple[Memory, Plan]:
+    """A resident split grows over iterations; an arena has one user at a time."""
+    if budget.slots is None:
+        if kept.resident is None:
+            rows = Rows.empty(dataset.stream, dataset.samples, dataset.seq_len)
+            kept.resident = Resident(rows, budget.slot_samples)
+        resident = kept.resident
+        return resident, ResidentPlan(span, resident.run_samples, resident.held)
+    arena, kept.arena = kept.arena, None
+    if arena is None:
+        rows = Rows.empty(dataset.stream, budget.slots * budget.slot_samples, dataset.seq_len)
+        arena = Arena(rows, budget.slots, budget.slot_samples)
+    else:
+        arena.forget_all()
+    return arena, StreamingPlan(span)

@@ -1,0 +1,48 @@
+"""Memory for finished batches, used again only when nobody holds a tensor of it any more."""
+
+import weakref
+from collections import deque
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Ints = npt.NDArray[np.int64]
+
+_KEPT = 16
+
+
+class Slabs:
+    """int64 tensors whose memory comes back by itself.
+
+    A tensor made from a numpy array holds that array as long as any view of its storage lives. Each
+    use of a slab gets a fresh array object, so the end of that object is the end of the last
+    tensor.
+    """
+
+    def __init__(self, *, pinned: bool = False) -> None:
+        """`pinned`: page-locked memory from torch's own allocator, which waits for copies to the
+        GPU that are still under way before it uses memory again."""
+        self._pinned = pinned
+        self._free: deque[Ints] = deque(maxlen=_KEPT)
+
+    def take(self, *shape: int) -> tuple[torch.Tensor, Ints]:
+        """An uninitialized tensor of this shape, and the array through which to fill it."""
+        if self._pinned:
+            tensor = torch.empty(shape, dtype=torch.int64, pin_memory=True)
+            return tensor, tensor.numpy()
+        size = prod(shape)
+        memory = self._reusable(size)
+        array = memory[:size].reshape(shape)
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return torch.from_numpy(array), array
+
+    def _reusable(self, size: int) -> Ints:
+        # The latest one back is still in the CPU's cache. Chunks grow at the start of an iteration:
+        # what is too small by then is let go.
+        while self._free:
+            memory = self._free.pop()
+            if size <= memory.size <= 2 * size:
+                return memory
+        return np.empty(size, np.int64)

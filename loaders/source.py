@@ -1,0 +1,117 @@
+"""Ranged reads of a dataset's objects: files by `preadv`, S3 by s3torchconnector.
+
+A source only reads. Retries, deadlines and checksums belong to `fetch.py`.
+"""
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+from shards.errors import CorruptShard, MissingObject, StoreError
+
+
+@dataclass(frozen=True)
+class Read:
+    """Bytes `start` to `stop` of the object `key` (relative to the dataset's uri)."""
+
+    key: str
+    start: int
+    stop: int
+
+
+class TransientError(Exception):
+    """A read that may well succeed when it is tried again; the message says what happened."""
+
+
+class Scratch:
+    """A read buffer that belongs to one thread and is used again for every read."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def take(self, size: int) -> memoryview:
+        if len(self._bytes) < size:
+            self._bytes = bytearray(size)
+        return memoryview(self._bytes)[:size]
+
+
+class Source(Protocol):
+    """Where bytes come from. Used by many threads at once."""
+
+    uri: str
+    threads: int  # how many reads at once are worth while
+
+    def read(self, read: Read, scratch: Scratch) -> memoryview:
+        """Exactly the bytes asked for, perhaps in `scratch` (valid until its next use).
+
+        Raises:
+            TransientError: worth another try.
+            CorruptShard: the object ends before `read.stop`.
+            StoreError: anything that another try would not cure.
+        """
+        ...
+
+
+class PathSource:
+    """Files under a folder. A file cut short is an exception, never the SIGBUS of a memory map."""
+
+    threads = 4
+    # The one used longest ago is dropped; it closes when no other thread is reading it any more.
+    _OPEN_FILES = 64
+
+    def __init__(self, folder: Path) -> None:
+        self.uri = str(folder)
+        self._folder = folder
+        self._files: OrderedDict[str, FileIO] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, read: Read, scratch: Scratch) -> memoryview:
+        buffer = scratch.take(read.stop - read.start)
+        try:
+            file = self._open(read.key)
+            done = 0
+            while done < len(buffer):
+                count = os.preadv(file.fileno(), [buffer[done:]], read.start + done)
+                if count == 0:
+                    raise short_object(self.uri, read, done)
+                done += count
+        except FileNotFoundError as error:
+            raise MissingObject(f"{self.uri}/{read.key}: no such file") from error
+        except OSError as error:
+            raise StoreError(
+                f"{self.uri}/{read.key}: {error.strerror} (bytes {read.start}-{read.stop})"
+            ) from error
+        return buffer
+
+    def _open(self, key: str) -> FileIO:
+        with self._lock:
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = FileIO(self._folder / key)
+                if len(self._files) > self._OPEN_FILES:
+                    self._files.popitem(last=False)
+            else:
+                self._files.move_to_end(key)
+            return file
+
+
+def short_object(uri: str, read: Read, got: int) -> CorruptShard:
+    """The error for an object that ends `got` bytes into what was asked for."""
+    return CorruptShard(
+        f"{uri}/{read.key} is cut short: it ends at byte {read.start + got}, "
+        f"bytes {read.start}-{read.stop} were asked for. Fetch or tokenize this shard again."
+    )
+
+
+def open_source(uri: str) -> Source:
+    """The source for a dataset at `uri` as its store spells it: `s3://bucket/prefix` or a path."""
+    if uri.startswith("s3://"):
+        # Paths need no S3 client, and its import takes a while.
+        from loaders.source_s3 import S3Source
+
+        return S3Source(uri)
+    return PathSource(Path(uri.removeprefix("file://")))

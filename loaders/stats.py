@@ -1,0 +1,89 @@
+"""What a loader did and how long it was waited for: counters, and a timeline of its last steps."""
+
+import time
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Nanoseconds of time.perf_counter_ns. `asked`: the first read for the step's chunk was handed to
+# the threads; `arrived`: its last byte was there and verified; `assembled`: its tensors were
+# filled; `queued`: the batch could be taken; `delivered`: it was taken; `waited`: how long next()
+# was blocked for it.
+TIMELINE = np.dtype(
+    [("step", "<i8")]
+    + [(name, "<i8") for name in ("asked", "arrived", "assembled", "queued", "delivered", "waited")]
+)
+_STEPS = 4096
+
+
+@dataclass
+class FetchCounts:
+    """Counted by the fetch threads, under `lock`."""
+
+    lock: Lock = field(default_factory=Lock, repr=False)
+    bytes_read: int = 0
+    requests: int = 0
+    retries: int = 0
+    timeouts: int = 0
+    corrupt_rereads: int = 0
+
+    def add(self, **counts: int) -> None:
+        with self.lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
+
+
+class Stats:
+    """Of one loader, over all its iterations. Written by the thread that takes the batches."""
+
+    def __init__(self) -> None:
+        self.fetch = FetchCounts()
+        self.batches = 0
+        self.tokens = 0
+        self.wait_ns = 0
+        self.first_batch_ns: int | None = None
+        self._ring = np.zeros((_STEPS, 7), np.int64)
+
+    def delivered(self, marks: tuple[int, int, int, int], tokens: int, began: int) -> None:
+        """A batch was taken, `began` being when next() was called and `marks` the times so far."""
+        now = time.perf_counter_ns()
+        self._ring[self.batches % _STEPS] = (self.batches, *marks, now, now - began)
+        self.batches += 1
+        self.tokens += tokens
+        self.wait_ns += now - began
+
+    def taken(self, began: int, iteration_began: int | None) -> None:
+        """A foreign dataset's batch was taken; `iteration_began` with an iteration's first."""
+        now = time.perf_counter_ns()
+        self.batches += 1
+        self.wait_ns += now - began
+        if iteration_began is not None:
+            self.first_batch_ns = now - iteration_began
+
+    def waits(self) -> dict[str, Any]:
+        first = self.first_batch_ns
+        return {
+            "batches": self.batches,
+            "wait_seconds": self.wait_ns / 1e9,
+            "first_batch_seconds": None if first is None else first / 1e9,
+        }
+
+    def timeline(self) -> npt.NDArray[Any]:
+        """The last 4,096 steps, oldest first: a structured array of `TIMELINE`."""
+        kept = min(self.batches, _STEPS)
+        first = self.batches - kept
+        rows = self._ring[np.arange(first, self.batches) % _STEPS]
+        return np.ascontiguousarray(rows).view(TIMELINE).reshape(kept)
+
+    def summary(self) -> dict[str, Any]:
+        counts = self.fetch
+        with counts.lock:
+            fetched = {
+                name: getattr(counts, name)
+                for name in counts.__dataclass_fields__
+                if name != "lock"
+            }
+        return {**self.waits(), "tokens": self.tokens, **fetched}
