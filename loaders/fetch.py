@@ -28,9 +28,9 @@ class Patience:
     """How long to put up with a store. Seconds."""
 
     deadline: float = 10.0  # of one read; S3's slow ones take 1-2 s for a MiB
-    total: float = 24.0  # a read that kept failing for this long fails: a server may restart in 20
+    total: float = 21.0  # a read that kept failing for this long fails: a server may restart in 20
     first_pause: float = 0.1  # doubled from attempt to attempt, with jitter
-    longest_pause: float = 3.0
+    longest_pause: float = 2.0
     most_abandoned: int = 64  # threads written off at once
 
 

@@ -50,8 +50,9 @@ class Budget:
             ValueError: too few bytes for the blocks that have to be in memory at once.
         """
         slot_bytes = order.block * dataset.sample_bytes
-        open_runs = order.lanes // world_size if order.shuffle else 1
-        needed = StreamingPlan.most_opened(order, world_size, batch)
+        open_runs = StreamingPlan.open_runs(order, world_size)
+        opened = StreamingPlan.runs_for_a_batch(order, world_size, batch)
+        needed = open_runs + opened
         if limit is None:
             # A quarter more than is open, to read ahead: lanes change blocks one after the other.
             limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
@@ -61,7 +62,7 @@ class Budget:
         if limit // slot_bytes < needed:
             raise ValueError(
                 f"prefetch_bytes={limit} is too small: this rank holds {open_runs} blocks of "
-                f"{slot_bytes} bytes open and a batch of {batch} may open as many more: give at "
+                f"{slot_bytes} bytes open and a batch of {batch} may open {opened} more: give at "
                 f"least {needed * slot_bytes}, or fewer lanes= (now {order.lanes})"
             )
         return cls(limit // slot_bytes, order.block, open_runs)

@@ -93,11 +93,15 @@ class Order:
     @cached_property
     def block(self) -> int:
         """Samples in the largest blocks."""
-        return self.levels[0].block if self.shuffle and self.levels else self._largest_block
+        return self.levels[0].block if self.shuffle else self._stored_block
 
     @cached_property
     def _largest_block(self) -> int:
         return _power_of_two(BLOCK_BYTES // self.sample_bytes)
+
+    @cached_property
+    def _stored_block(self) -> int:
+        return min(self._largest_block, _power_of_two(self.samples // MIN_BLOCKS_PER_LANE))
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
@@ -143,7 +147,7 @@ class Order:
     def stored_run(self, stride: int) -> int:
         """Samples read together without shuffle, by each of `stride` ranks."""
         # A block that holds a single sample for each rank is better read sample by sample.
-        return self._largest_block if self._largest_block > stride else 1
+        return self._stored_block if self._stored_block > stride else 1
 
     def level_at(self, position: int) -> Level:
         return next(one for one in self.levels if position < one.start + one.samples)

@@ -148,9 +148,8 @@ class StreamingPlan:
 
     def __init__(self, span: Span) -> None:
         self.span = span
-        lanes = span.order.lanes // span.world_size if span.order.shuffle else 1
         # The run that each of this rank's lanes opened last; -1: none yet.
-        self._open = np.full(lanes, -1)
+        self._open = np.full(self.open_runs(span.order, span.world_size), -1)
         self._runs = 0
 
     @property
@@ -158,13 +157,16 @@ class StreamingPlan:
         return False
 
     @staticmethod
-    def most_opened(order: Order, world_size: int, batch_size: int) -> int:
-        """Runs that have to be in memory at once for one batch: all open ones, and those the batch
-        opens.
-        """
+    def open_runs(order: Order, world_size: int) -> int:
+        """Runs that this rank is in the middle of, at most: one for each of its lanes."""
+        return order.lanes // world_size if order.shuffle else 1
+
+    @staticmethod
+    def runs_for_a_batch(order: Order, world_size: int, batch_size: int) -> int:
+        """Runs that a batch opens, at most."""
         if order.shuffle:
-            return order.lanes // world_size + batch_size
-        return 2 + min(batch_size, batch_size * world_size // order.stored_run(world_size))
+            return batch_size  # the last samples of an epoch are runs of their own
+        return 1 + min(batch_size, batch_size * world_size // order.stored_run(world_size))
 
     def rows(self, row: int, count: int) -> Rows:
         parts = []

@@ -1,0 +1,190 @@
+"""Damage and trouble reach the training loop as an error in words: never as a wrong batch, a hang."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shards.errors import CorruptShard, StokerError, StoreError
+
+from loaders import BatchTimeout, TokenDataset
+from tests.loaders.proxy import Proxy, proxy_to
+from tests.loaders.support import (
+    Modes,
+    first_tokens,
+    stoker_threads,
+    token_dataset,
+    token_loader,
+    wait_until,
+)
+from tests.servers import S3Server
+
+SEQ_LEN = 64
+TOKENS = 60_000
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> TokenDataset:
+    return token_dataset(str(tmp_path / "tokens"), TOKENS, seq_len=SEQ_LEN)
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with proxy_to(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, proxy: Proxy) -> TokenDataset:
+    return token_dataset(s3.bucket("loaders-faults") + "/tokens", TOKENS, seq_len=SEQ_LEN)
+
+
+def largest_shard(dataset: TokenDataset) -> Path:
+    return max(Path(dataset.uri).glob("shards/*/*.arrow"), key=lambda path: path.stat().st_size)
+
+
+def until_it_fails(dataset: TokenDataset, **arguments: Any) -> tuple[BaseException, list[int]]:
+    """What `next()` raised, and the first tokens of the batches before."""
+    iterator = iter(token_loader(dataset, 8, True, **arguments))
+    seen: list[int] = []
+    with pytest.raises(StokerError) as caught:
+        for batch in iterator:
+            seen += first_tokens(batch)
+    # Finished is finished, and no thread stays behind.
+    assert list(iterator) == []
+    wait_until(lambda: not stoker_threads())
+    return caught.value, seen
+
+
+@pytest.mark.parametrize("mode", Modes)
+def test_one_flipped_byte_names_shard_and_range_and_never_shows(
+    on_disk: TokenDataset, mode: str
+) -> None:
+    shard = largest_shard(on_disk)
+    data = bytearray(shard.read_bytes())
+    # Somewhere in the token bytes, which fill nearly all of the file.
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    error, seen = until_it_fails(on_disk, **Modes[mode])
+    assert isinstance(error, CorruptShard)
+    assert shard.name in str(error)
+    assert all(token % SEQ_LEN == 0 for token in seen)
+    with pytest.raises(CorruptShard, match=shard.name):
+        on_disk[:]
+
+
+@pytest.mark.parametrize("mode", Modes)
+def test_a_shard_cut_short_names_shard_and_range(on_disk: TokenDataset, mode: str) -> None:
+    shard = largest_shard(on_disk)
+    os.truncate(shard, shard.stat().st_size // 2)
+    error, seen = until_it_fails(on_disk, **Modes[mode])
+    assert isinstance(error, CorruptShard)
+    assert shard.name in str(error)
+    assert "cut short" in str(error)
+    assert all(token % SEQ_LEN == 0 for token in seen)
+
+
+def test_a_shard_that_is_gone_is_named(on_disk: TokenDataset) -> None:
+    shard = largest_shard(on_disk)
+    shard.unlink()
+    error, _ = until_it_fails(on_disk)
+    assert isinstance(error, StoreError)
+    assert f"{shard.name}: no such file" in str(error)
+
+
+def test_a_damaged_object_on_s3_is_read_again_then_named(s3: S3Server, on_s3: TokenDataset) -> None:
+    folder = s3.path(on_s3.uri)
+    shard = max(folder.glob("shards/*/*.arrow"), key=lambda path: path.stat().st_size)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    loader = token_loader(on_s3, 8, True)
+    with pytest.raises(CorruptShard, match=shard.name):
+        list(loader)
+    assert loader.stats()["corrupt_rereads"] == 1
+
+
+def test_stalled_answers_do_not_change_the_batches(
+    on_s3: TokenDataset, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [first_tokens(batch) for batch in token_loader(on_s3, 8, True)]
+    loader = token_loader(on_s3, 8, True, **Modes["streaming"])
+    monkeypatch.setattr("loaders.fetch.Patience.deadline", 0.4)
+    hasty = token_loader(on_s3, 8, True, seed=loader._order.seed)
+    proxy.stall(2)
+    assert [first_tokens(batch) for batch in hasty] == expected
+    assert hasty.stats()["timeouts"] >= 1
+
+
+def test_timeout_says_what_is_being_waited_for(on_s3: TokenDataset, proxy: Proxy) -> None:
+    proxy.stall(10_000)
+    loader = token_loader(on_s3, 8, True, timeout=1.5)
+    began = time.monotonic()
+    with pytest.raises(BatchTimeout, match=r"no batch within timeout=1\.5 s: \d+ reads are under"):
+        next(iter(loader))
+    assert time.monotonic() - began < 4
+    assert issubclass(BatchTimeout, RuntimeError)  # as torch's own
+
+
+def test_a_server_that_dies_in_mid_epoch_is_an_error_in_words(
+    on_s3: TokenDataset, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loaders.fetch.Patience.total", 2.0)
+    iterator = iter(token_loader(on_s3, 8, True, prefetch_factor=2, **Modes["streaming"]))
+    next(iterator)
+    proxy.gone()
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"could not be read: \d+ attempts in \d+ s.*REFUSED"):
+        list(iterator)
+    assert time.monotonic() - began < 10
+
+
+def test_an_endpoint_that_refuses_is_an_error_within_30_seconds(
+    on_s3: TokenDataset, proxy: Proxy
+) -> None:
+    proxy.gone()
+    began = time.monotonic()
+    with pytest.raises(StokerError):
+        TokenDataset(on_s3.uri, SEQ_LEN)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("where", ["disk", "s3", "stalled s3"])
+def test_leaving_with_a_half_consumed_iterator_takes_no_time(
+    request: pytest.FixtureRequest, where: str
+) -> None:
+    dataset: TokenDataset = request.getfixturevalue("on_disk" if where == "disk" else "on_s3")
+    stall = "" if where != "stalled s3" else "proxy"
+    code = f"""
+        import sys, time
+        from loaders import DataLoader, TokenDataset
+        loader = DataLoader(TokenDataset({dataset.uri!r}, {SEQ_LEN}), 8, True, prefetch_factor=2,
+                            prefetch_bytes=16384, lanes=8)
+        iterator = iter(loader)
+        next(iterator)
+        print("took one", flush=True)
+        sys.stdin.readline()
+        print(time.time(), flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "took one\n"
+        if stall:
+            request.getfixturevalue(stall).stall(10_000)
+        output, errors = child.communicate("\n", timeout=60)
+        left = time.time()
+    assert child.returncode == 0, errors
+    assert left - float(output) < 2
+    assert not errors.strip()
