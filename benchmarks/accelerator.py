@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 import xxhash
 
 from benchmarks.profiles import Profile
+from shards.errors import StokerError
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -34,6 +35,7 @@ STEP = np.dtype(
     ]
 )
 SPIN_NS = 500_000
+NOT_WAITING = 2**63
 # More than 1 % of the window lost by the emulator itself: the figures would be about the emulator.
 OVERSHOOT_LIMIT = 0.01
 DEPTH = 2
@@ -43,8 +45,9 @@ DEPTH = 2
 class Trace:
     """What the device did: one STEP row a step, times in host nanoseconds.
 
-    `slots`: token positions computed. `tokens`: those that are no padding. `checksum` covers every
-    byte of every batch. `clock_error_ns`: how far device times may be off the host's clock.
+    `overshoot`: how long the host was held beyond the step's end. `slots`: token positions
+    computed. `tokens`: those that are no padding. `checksum` covers every byte of every batch.
+    `clock_error_ns`: how far device times may be off the host's clock.
     """
 
     steps: np.ndarray
@@ -74,25 +77,31 @@ def real_tokens(batch: Batch) -> int:
     Padding is what `attention_mask` leaves out, or, without a mask, rows whose labels are all -100
     (a loss mask inside a row hides tokens from the loss, not from the compute).
     """
+    # numpy: torch would wake its thread pool, which spins on cores that the loader needs.
     mask = batch.get("attention_mask")
     if mask is not None:
-        return int(mask.count_nonzero())
-    rows = (batch["labels"] != -100).any(dim=-1)
-    return int(rows.count_nonzero()) * batch["input_ids"].shape[-1]
+        return int(np.count_nonzero(mask.numpy()))
+    rows = (batch["labels"].numpy() != -100).any(axis=-1)
+    return int(np.count_nonzero(rows)) * batch["input_ids"].shape[-1]
 
 
 @dataclass
 class EmulatedAccelerator:
     """Steps of a stated length on a device thread, which the host feeds two steps ahead.
 
+    `cards` of them train data-parallel: each takes its part of a batch, in step with the others and
+    over a link of its own.
+
     A step starts when the one before has ended and its batch has been copied, and ends
-    `profile.step_ns(slots) * time_scale` later: a deadline, not a sleep, so what the machine's
-    timers add (`overshoot`) is reported instead of passing as useful work, and does not add up.
-    The copy engine is one link at `profile.h2d_bytes_per_s / time_scale`, and overlaps with
-    compute. Every byte of a batch is read and checksummed, as a copy would.
+    `profile.step_ns` later, times `time_scale`: useful time is the nominal time. What the machine's
+    timers add does not pass as work and does not add up; it can only hold the host, when that waits
+    for the step to end. That part is the trace's `overshoot`: all the idleness that the emulator
+    itself may have caused. The copy engine overlaps with compute. Every byte of a batch is read and
+    checksummed, as a copy would.
     """
 
     profile: Profile
+    cards: int = 1
     time_scale: float = 1.0
     depth: int = DEPTH
     emulated: bool = field(default=True, init=False)
@@ -100,26 +109,38 @@ class EmulatedAccelerator:
     def __post_init__(self) -> None:
         if not self.time_scale > 0:
             raise ValueError(f"time_scale is {self.time_scale}: it must be above 0")
-        scale = "" if self.time_scale == 1 else f" x{1 / self.time_scale:g}"
-        self.title = f"emulated({self.profile.title}{scale})"
+        if self.cards < 1:
+            raise ValueError(f"cards is {self.cards}: there must be at least one")
+        cards = "" if self.cards == 1 else f"{self.cards} x "
+        scale = "" if self.time_scale == 1 else f", time x {self.time_scale:g}"
+        self.title = f"emulated({cards}{self.profile.title}{scale})"
         self._jobs: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
         self._free = threading.Semaphore(self.depth)
+        self._waiting_since = NOT_WAITING
         self._rows: list[tuple[int, ...]] = []
         self._digest = xxhash.xxh3_64()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="emulated-accelerator", daemon=True)
         self._thread.start()
 
+    def step_ns(self, slots: int) -> int:
+        """Nanoseconds of a step over a batch of `slots` token positions."""
+        return round(self.profile.step_ns(slots / self.cards) * self.time_scale)
+
+    def copy_ns(self, size: int) -> int:
+        """Nanoseconds in which a batch of `size` bytes reaches the cards."""
+        return round(1e9 * size / self.cards / self.profile.h2d_bytes_per_s * self.time_scale)
+
     def submit(self, batch: Batch) -> None:
         """See `Accelerator.submit`."""
-        self._free.acquire()
+        self._wait_for_a_place()
         self._raise_failure()
         self._jobs.put((time.perf_counter_ns(), batch))
 
     def finish(self) -> Trace:
         """See `Accelerator.finish`."""
         for _ in range(self.depth):
-            self._free.acquire()
+            self._wait_for_a_place()
         self._raise_failure()
         trace = Trace(np.array(self._rows, dtype=STEP), self._digest.intdigest())
         self._rows = []
@@ -131,6 +152,12 @@ class EmulatedAccelerator:
         """See `Accelerator.close`."""
         self._jobs.put(None)
         self._thread.join()
+
+    def _wait_for_a_place(self) -> None:
+        if not self._free.acquire(blocking=False):
+            self._waiting_since = time.perf_counter_ns()
+            self._free.acquire()
+            self._waiting_since = NOT_WAITING
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -151,11 +178,10 @@ class EmulatedAccelerator:
                 return
             del batch, job
             copy_start = max(submitted, link_free)
-            rate = self.profile.h2d_bytes_per_s / self.time_scale
-            copy_end = link_free = copy_start + round(1e9 * size / rate)
+            copy_end = link_free = copy_start + self.copy_ns(size)
             start = max(device_free, copy_end)
-            end = device_free = start + round(self.profile.step_ns(slots) * self.time_scale)
-            overshoot = wait_until(end) - end
+            end = device_free = start + self.step_ns(slots)
+            overshoot = max(0, wait_until(end) - max(end, self._waiting_since))
             self._rows.append((copy_start, copy_end, start, end, overshoot, slots, tokens, size))
             self._free.release()
 
@@ -178,21 +204,21 @@ def wait_until(deadline_ns: int) -> int:
     return now
 
 
-def pick_accelerator(profile: Profile, time_scale: float, vocabulary: int) -> Accelerator:
-    """The GPU with `profile`'s model where torch sees one, else `profile` emulated."""
-    if torch.cuda.is_available():
-        from benchmarks.gpu import CudaAccelerator
+def pick_accelerator(
+    profile: Profile, *, cards: int, time_scale: float, vocabulary: int
+) -> Accelerator:
+    """The GPU with `profile`'s model where torch sees one, else `profile` emulated.
 
-        return CudaAccelerator(profile.model, vocabulary)
-    return EmulatedAccelerator(profile, time_scale)
+    Raises:
+        StokerError: `cards` or `time_scale` other than 1 beside a real GPU.
+    """
+    if not torch.cuda.is_available():
+        return EmulatedAccelerator(profile, cards, time_scale)
+    if cards != 1 or time_scale != 1:
+        raise StokerError(
+            f"cards={cards}, time_scale={time_scale:g}: only the emulated accelerator has these,"
+            " and torch sees a GPU here (CUDA_VISIBLE_DEVICES= hides it)"
+        )
+    from benchmarks.gpu import CudaAccelerator
 
-
-def describe(trace: Trace, window_ns: int) -> dict[str, Any]:
-    """What the device says about its own precision within a window of `window_ns`."""
-    share = float(trace.steps["overshoot"].sum() / max(1, window_ns))
-    return {
-        "overshoot_share": share,
-        "valid": share <= OVERSHOOT_LIMIT,
-        "clock_error_ns": trace.clock_error_ns,
-        "checksum": f"{trace.checksum:016x}",
-    }
+    return CudaAccelerator(profile.model, vocabulary)

@@ -134,7 +134,9 @@ def _write_parquet(
     writer: pq.ParquetWriter | None = None
     group: list[tuple[str, str]] = []
     group_bytes = 0
-    bar = tqdm(total=target_bytes, unit="B", unit_scale=True, desc="corpus", leave=False)
+    bar = tqdm(
+        total=target_bytes, unit="B", unit_scale=True, desc="corpus", leave=False, disable=None
+    )
     with bar:
         for text, path, size in _documents(roots):
             group.append((text, path))

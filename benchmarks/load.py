@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from benchmarks.synthetic import make_tokens
+from benchmarks.command import guarded
+from benchmarks.synthetic import flatten, make_tokens
 from loaders import DataLoader, TokenDataset
-from shards.errors import StokerError
 
 Batches = Iterator[object]
 
@@ -100,7 +100,7 @@ def measure(
     for batches in running.values():
         for _ in range(16):
             next(batches)
-    bar = tqdm(total=rounds * len(running), desc="load", unit="run", leave=False)
+    bar = tqdm(total=rounds * len(running), desc="load", unit="run", leave=False, disable=None)
     with bar:
         for _ in range(rounds):
             for name, batches in running.items():
@@ -135,18 +135,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="times each is measured")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         with tempfile.TemporaryDirectory(prefix="stoker-load-") as folder:
             data = chosen.data or make_tokens(Path(folder) / "tokens", tokens=64_000_000)
             flat = flatten(data, Path(folder) / "tokens.bin")
             opened = contenders(data, flat, chosen.batch_size, chosen.seq_len)
             running = {name: start() for name, start in opened.items()}
-            rates = measure(
-                running, chosen.rounds, chosen.seconds, chosen.batch_size * chosen.seq_len
-            )
-            del running
-    except StokerError as error:
-        print(f"load: {error}", file=sys.stderr)
-        return 1
-    print(table(rates))
-    return 0
+            tokens = chosen.batch_size * chosen.seq_len
+            print(table(measure(running, chosen.rounds, chosen.seconds, tokens)))
+
+    return guarded("load", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

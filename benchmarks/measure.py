@@ -34,6 +34,7 @@ CAUSES = {
 HOST_STEP = np.dtype([("asked", np.int64), ("got", np.int64), ("submitted", np.int64)])
 UNTHROTTLED_SECONDS = 2.0
 UNTHROTTLED_SKIP = 4
+UNTHROTTLED_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,14 @@ class Recording:
 
 @dataclass(frozen=True)
 class Figures:
-    """The formulas of docs/benchmarks.md over one recording; rates are 0 to 1, `*_s` seconds.
+    """What one recording says; rates are 0 to 1, `*_s` seconds, T the window.
 
-    `gaps_ms`: idle time before each measured step. `tokens_per_s` counts tokens that are no
-    padding.
+    stall_rate: idle time attributed to input / T. gap_rate: all gaps between steps / T.
+    au: MLPerf Storage's compute / run time without the first step, warm-up included.
+    padding_efficiency: tokens that are no padding / slots. goodput: (1 - gap_rate) x that.
+    tokens_per_s: trained, without padding. demand_tokens_per_s: slots a second if never idle.
+    cpu_cores: CPU seconds of this process and its children / wall seconds. overshoot_share: what
+    the emulator itself may have caused / T. shares: of T, by cause. gaps_ms: before each step.
     """
 
     steps: int
@@ -138,13 +143,18 @@ def record(
 
 
 def unthrottled(batches: Iterator[Batch], seconds: float = UNTHROTTLED_SECONDS) -> float:
-    """Token positions per second that the loader gives when nothing holds it back."""
+    """Token positions per second that the loader gives when nothing holds it back.
+
+    Over at least `seconds` and, unless that takes three times as long, `UNTHROTTLED_BATCHES`:
+    worker processes deliver in bursts. What was ready before is not counted.
+    """
     for _ in range(UNTHROTTLED_SKIP):
         next(batches)
     started = now = time.perf_counter()
-    slots = 0
-    while now - started < seconds:
+    slots = count = 0
+    while now - started < seconds or (count < UNTHROTTLED_BATCHES and now - started < 3 * seconds):
         slots += next(batches)["input_ids"].numel()
+        count += 1
         now = time.perf_counter()
     return slots / (now - started)
 

@@ -48,7 +48,7 @@ class Profile:
         """`b`: nanoseconds a token position adds."""
         return (1e9 * self.step_s - self.fixed_ns) / self.step_slots
 
-    def step_ns(self, slots: int) -> int:
+    def step_ns(self, slots: float) -> int:
         """Nanoseconds of a step over `slots` token positions."""
         return round(self.fixed_ns + self.slot_ns * slots)
 

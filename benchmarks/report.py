@@ -139,8 +139,13 @@ def figure_rows(results: tuple[Result, ...]) -> list[tuple[str, str, list[str]]]
         ("gap p99", "", [_ms(f.gap_p99_ms) for f in fs]),
         ("gap max", "", [_ms(f.gap_max_ms) for f in fs]),
         ("host CPU", "cores busy, all processes", [f"{f.cpu_cores:.2f}" for f in fs]),
+        ("CPU per Mtok", "host CPU seconds", [f"{_cpu(f):.3f} s" for f in fs]),
         ("steps", "measured", [str(f.steps) for f in fs]),
-        ("overshoot", "lost by the emulator itself", [percent(f.overshoot_share) for f in fs]),
+        (
+            "overshoot",
+            "idle the emulator may have caused",
+            [percent(f.overshoot_share) for f in fs],
+        ),
     ]
 
 
@@ -170,6 +175,10 @@ def console_table(report: Report) -> str:
     ]
     lines += [f"{title} left out: {why}" for title, why in report.left_out.items()]
     return "\n".join(lines)
+
+
+def _cpu(f: Figures) -> float:
+    return 1e6 * f.cpu_cores / f.tokens_per_s
 
 
 def _times(value: float | None) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.accelerator import Accelerator, pick_accelerator
+from benchmarks.accelerator import Accelerator, EmulatedAccelerator, pick_accelerator
+from benchmarks.command import guarded
 from benchmarks.contenders import (
     Contender,
     InlineTokenization,
@@ -50,6 +51,7 @@ class Options:
     text_split: str = "file"
     split: str = "train"
     profile: str = DEFAULT_PROFILE
+    cards: int = 1
     time_scale: float = 1.0
     seq_len: int | None = None
     batch_size: int | None = None
@@ -61,7 +63,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
-        for name in ("seq_len", "batch_size", "steps", "warmup"):
+        for name in ("seq_len", "batch_size", "cards", "steps", "warmup"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StokerError(f"{name} is {value}: it must be at least 1")
@@ -73,9 +75,9 @@ class Options:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(batch_size, seq_len) of a batch."""
+        """(batch_size, seq_len) of a batch, which the cards share."""
         profile = PROFILES[self.profile]
-        return self.batch_size or profile.batch_size, self.seq_len or profile.seq_len
+        return self.batch_size or self.cards * profile.batch_size, self.seq_len or profile.seq_len
 
     @property
     def inline_workers(self) -> int:
@@ -94,7 +96,9 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     dataset = open_dataset(options.data)
     profile = PROFILES[options.profile]
     vocabulary = dataset.manifest.tokenizer.vocab_size
-    accelerator = pick_accelerator(profile, options.time_scale, vocabulary)
+    accelerator = pick_accelerator(
+        profile, cards=options.cards, time_scale=options.time_scale, vocabulary=vocabulary
+    )
     with closing(accelerator):
         contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
         results = tuple(measure(each, accelerator, options) for each in contenders)
@@ -173,17 +177,18 @@ def measure(contender: Contender, accelerator: Accelerator, options: Options) ->
 
 def describe_device(accelerator: Accelerator, profile: Profile, options: Options) -> dict[str, str]:
     """Facts about the accelerator, for the page."""
-    if not accelerator.emulated:
+    if not isinstance(accelerator, EmulatedAccelerator):
         return {"device": accelerator.title, "CUDA": str(torch.version.cuda)}
     batch_size, seq_len = options.shape
-    step = profile.step_ns(batch_size * seq_len) * options.time_scale / 1e6
+    fixed = profile.fixed_ns * options.time_scale / 1e6
     return {
         "profile": profile.name,
         "source": profile.source,
+        "cards": str(options.cards),
         "time scale": f"{options.time_scale:g} (1: as published)",
-        "step": f"{step:.1f} ms",
-        "of it fixed": f"{profile.fixed_ns * options.time_scale / 1e6:.2f} ms (optimizer, derived)",
-        "host to device": f"{profile.h2d_bytes_per_s / options.time_scale / 1e9:g} GB/s",
+        "step": f"{accelerator.step_ns(batch_size * seq_len) / 1e6:.1f} ms",
+        "of it fixed": f"{fixed:.2f} ms (optimizer, derived)",
+        "host to device": f"{profile.h2d_bytes_per_s / options.time_scale / 1e9:g} GB/s a card",
     }
 
 
@@ -240,9 +245,10 @@ def make_parser() -> argparse.ArgumentParser:
         DEFAULT_PROFILE,
         choices=tuple(PROFILES),
     )
+    _add(how, "--cards", "data-parallel cards that share a batch (emulated)", 1, type=int)
     _add(how, "--time-scale", "0.5: steps take half their time (emulated)", 1.0, type=float)
     _add(how, "--seq-len", "tokens a sample (default: the profile's)", type=int)
-    _add(how, "--batch-size", "samples a step (default: the profile's)", type=int)
+    _add(how, "--batch-size", "samples a step (default: the profile's, for each card)", type=int)
     _add(how, "--steps", "steps measured", 200, type=int)
     _add(how, "--warmup", "steps before the window opens", 20, type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
@@ -261,17 +267,14 @@ def _add(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     chosen = vars(make_parser().parse_args(arguments))
-    try:
+
+    def work() -> None:
         options = Options(**chosen | {"text": tuple(chosen["text"] or ())})
         report = run(options)
-    except StokerError as error:
-        print(f"starvation: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"\n{report.verdict}\n\n{console_table(report)}\n")
-    print(f"{options.output / 'report.html'}\n{options.output / 'report.json'}")
-    return 0
+        print(f"\n{report.verdict}\n\n{console_table(report)}\n")
+        print(f"{options.output / 'report.html'}\n{options.output / 'report.json'}")
+
+    return guarded("starvation", work)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,19 @@ def test_the_time_scale_shortens_steps_and_is_named():
     steps = device.finish().steps
     device.close()
     assert steps["end"][0] - steps["start"][0] == 10 * MS
-    assert device.title == "emulated(H100 1B seq 512 x4)"
+    assert device.title == "emulated(H100 1B seq 512, time x 0.25)"
     with pytest.raises(ValueError, match="above 0"):
         EmulatedAccelerator(FAST, time_scale=0)
+
+
+def test_cards_share_a_batch_and_have_a_link_each():
+    device = EmulatedAccelerator(replace(FAST, h2d_bytes_per_s=1e6), cards=8)
+    device.close()
+    assert device.step_ns(8 * 16) == 40 * MS
+    assert device.copy_ns(8_000) == MS
+    assert device.title == "emulated(8 x H100 1B seq 512)"
+    with pytest.raises(ValueError, match="at least one"):
+        EmulatedAccelerator(FAST, cards=0)
 
 
 def test_copying_takes_the_stated_rate_and_overlaps_with_compute():
@@ -167,3 +177,20 @@ def test_a_gpu_times_its_steps_on_the_hosts_clock():
     assert steps["end"][-1] < ended + 200_000
     assert (steps["start"] + 1000 >= steps["copy_end"]).all()
     assert (np.diff(steps["end"]) > 0).all()
+
+
+def test_overshoot_is_what_held_the_host_and_nothing_else(monkeypatch):
+    late = 30 * MS
+    real = wait_until
+    monkeypatch.setattr("benchmarks.accelerator.wait_until", lambda deadline: real(deadline + late))
+    device = EmulatedAccelerator(FAST)
+    device.submit(batch())
+    device.submit(batch())
+    real(time.perf_counter_ns() + 160 * MS)
+    device.submit(batch())
+    steps = device.finish().steps
+    device.close()
+    # Nobody waited for the first two; only the third was waited for, by finish().
+    assert steps["overshoot"][:2].tolist() == [0, 0]
+    assert steps["overshoot"][2] >= late
+    assert (steps["end"] - steps["start"] == 40 * MS).all()

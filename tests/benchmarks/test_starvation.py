@@ -1,0 +1,118 @@
+"""The command measures, explains, writes its report, and says what is wrong in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.starvation import Options, main, run
+from shards.errors import StokerError
+
+QUICK = [
+    *("--seq-len", "128", "--batch-size", "8", "--time-scale", "0.2"),
+    *("--steps", "30", "--warmup", "4", "--seconds", "5"),
+]
+
+
+@pytest.fixture(scope="module")
+def report(made, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    arguments = ["--data", made.tokens, "--text", *made.files, "--output", str(folder)]
+    assert main([*arguments, *QUICK, "--workers", "1"]) == 0
+    return folder
+
+
+def test_it_compares_three_contenders_and_explains_all_of_their_time(report):
+    document = json.loads((report / "report.json").read_text())
+    assert [r["name"] for r in document["results"]] == ["resident", "stoker", "inline"]
+    assert document["verdict"].startswith(
+        "emulated(H100 124M seq 1024, time x 0.2): Stoker starved"
+    )
+    for result in document["results"]:
+        figures = result["figures"]
+        assert sum(figures["shares"].values()) == pytest.approx(1)
+        assert figures["steps"] == len(figures["gaps_ms"]) <= 30
+        assert figures["padding_efficiency"] == 1
+    resident, stoker, inline = document["results"]
+    assert resident["figures"]["stall_rate"] < 0.01
+    assert resident["headroom"] is None
+    assert stoker["headroom"] > inline["headroom"] > 0
+    assert set(stoker["figures"]["shares"]) >= {"fetch", "assemble", "queue"}
+    assert "fetch" not in inline["figures"]["shares"]
+    assert document["data"]["tokens"].replace(",", "").isdigit()
+
+
+def test_the_page_lies_beside_it(report):
+    page = (report / "report.html").read_text()
+    assert "<!doctype html>" in page
+    assert "emulated(H100 124M seq 1024, time x 0.2)" in page
+
+
+def test_without_the_text_inline_tokenization_is_left_out_and_the_report_says_why(made, tmp_path):
+    report = run(
+        Options(
+            data=made.tokens,
+            output=tmp_path,
+            seq_len=128,
+            batch_size=8,
+            time_scale=0.05,
+            steps=5,
+            warmup=1,
+        )
+    )
+    assert [r.name for r in report.results] == ["resident", "stoker"]
+    assert "--text" in report.left_out["inline tokenization"]
+
+
+def test_errors_are_one_line_and_exit_code_1(made, tmp_path):
+    environment = os.environ | {"PYTHONWARNINGS": "error::UserWarning"}
+    command = [sys.executable, "-m", "benchmarks.starvation", "--output", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--data", str(tmp_path / "nothing")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_usage_is_exit_code_2():
+    with pytest.raises(SystemExit) as stopped:
+        main(["--data", "x", "--profile", "tpu"])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"profile": "tpu"}, "no profile 'tpu': choose one of h100-124m"),
+        ({"steps": 0}, "steps is 0"),
+        ({"cards": 0}, "cards is 0"),
+        ({"time_scale": 0.0}, "time_scale is 0.0"),
+        ({"workers": -1}, "workers is -1"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(wrong, message, tmp_path):
+    with pytest.raises(StokerError, match=message):
+        Options(data="x", output=tmp_path, **wrong)
+
+
+def test_another_tokenizer_than_the_datas_is_refused(made, shared, tmp_path):
+    options = Options(
+        data=made.tokens,
+        output=tmp_path,
+        text=made.files,
+        tokenizer=str(shared / "tokenizers" / "gpt2"),
+        seq_len=128,
+        batch_size=8,
+    )
+    with pytest.raises(StokerError, match="made with another tokenizer than"):
+        run(options)
