@@ -1,0 +1,183 @@
+"""Bytes by key, on disk or on S3: ranged reads, atomic writes, listings, errors in words."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shards.errors import MissingObject, StoreError
+
+Bytes = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object of a listing; `key` is relative to the store's uri."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """A place that holds objects. Picklable; clients are made lazily in each process.
+
+    Attributes:
+        uri: normalized, without a slash at the end.
+    """
+
+    uri: str
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes [start, stop) of an object, all of them.
+
+        Raises:
+            MissingObject: no such object.
+            StoreError: fewer bytes than asked for, or a store that refuses.
+        """
+        ...
+
+    def size(self, key: str) -> int:
+        """Bytes of an object. Raises MissingObject."""
+        ...
+
+    def write(self, key: str, data: Bytes) -> None:
+        """Puts a whole object: readers see the old one or the new one, never a part."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object whose key begins with `prefix`, sorted by key."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Removes an object; one that isn't there is no error."""
+        ...
+
+
+def open_store(uri: str) -> Store:
+    """The store at `s3://bucket/prefix`, `file:///folder` or a path; touches nothing yet.
+
+    Raises:
+        StoreError: another scheme, or no bucket in the uri.
+    """
+    if uri.startswith("s3://"):
+        from shards.s3 import S3Store
+
+        return S3Store(uri)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    if scheme and scheme[1] != "file":
+        raise StoreError(
+            f"{uri}: {scheme[1]}:// is not supported; use s3://bucket/prefix or a path"
+        )
+    return LocalStore(uri.removeprefix("file://"))
+
+
+def check_key(key: str) -> str:
+    """The key itself if it stays below its store.
+
+    Raises:
+        StoreError: absolute, or with empty, `.` or `..` parts.
+    """
+    if not key or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+        raise StoreError(f"{key!r} is no key: it must be relative, without '.' or '..'")
+    return key
+
+
+def local_etag(stat: os.stat_result) -> str:
+    """What tells one version of a file from another: size and time of change in nanoseconds."""
+    return f"{stat.st_size:x}-{stat.st_mtime_ns:x}"
+
+
+class LocalStore:
+    """A folder; also FSx for Lustre, EFS or any other mounted file system."""
+
+    def __init__(self, path: str) -> None:
+        self.uri = os.path.abspath(path)
+
+    def _path(self, key: str) -> Path:
+        return Path(self.uri, check_key(key))
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        path = self._path(key)
+        with os_errors(path), path.open("rb") as file:
+            file.seek(start)
+            data = file.read(-1 if stop is None else stop - start)
+        if stop is not None and len(data) < stop - start:
+            raise StoreError(
+                f"{path}: ends at byte {start + len(data)}, not at {stop}: is it cut short?"
+            )
+        return data
+
+    def size(self, key: str) -> int:
+        path = self._path(key)
+        with os_errors(path):
+            return path.stat().st_size
+
+    def write(self, key: str, data: Bytes) -> None:
+        path = self._path(key)
+        # Hidden, so that a listing never takes the torso of a killed process for an object.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        with os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+                _sync_folder(path.parent)
+            finally:
+                with suppress(OSError):
+                    temporary.unlink()
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        folder = prefix.rpartition("/")[0]
+        base = Path(self.uri, folder) if folder else Path(self.uri)
+        found: list[Entry] = []
+        with os_errors(base):
+            for root, _, names in os.walk(base):
+                for name in names:
+                    path = Path(root, name)
+                    key = path.relative_to(self.uri).as_posix()
+                    if key.startswith(prefix) and not name.startswith("."):
+                        with suppress(FileNotFoundError):  # deleted while we list
+                            stat = path.stat()
+                            found.append(Entry(key, stat.st_size, local_etag(stat)))
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with os_errors(path):
+            path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """OSErrors inside become StoreErrors that name the path."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingObject(f"{path}: no such file or folder") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
