@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,27 +36,38 @@ def ray_cluster() -> Iterator[str]:
         yield "the Ray this process is connected to"
         return
     address = _choose_address()
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    arguments: dict[str, Any] = {"address": address}
+    if address == "local":
+        # No dashboard: it takes seconds to start and a port, for a cluster nobody else can see.
+        arguments["include_dashboard"] = False
+    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        # A submitted job's environment is the submitter's choice; ours would collide with it.
+        arguments["runtime_env"] = {"env_vars": worker_environment()}
     try:
-        ray.init(
-            address=address,
-            # A submitted job's environment is the submitter's to choose; ours would collide with it.
-            runtime_env=None if in_job else {"env_vars": worker_environment()},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False if address == "local" else None,
-        )
+        with _environment(worker_environment() if address == "local" else {}):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
     except Exception as error:
         raise _refused(address, error) from error
     try:
-        joined = address != "local"
-        yield (
-            f"joined Ray at {ray.get_runtime_context().gcs_address}"
-            if joined
-            else "Ray started here"
-        )
+        at = ray.get_runtime_context().gcs_address
+        yield "Ray started here" if address == "local" else f"joined Ray at {at}"
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment with `variables`, for children that are started inside."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def enable_token() -> bool:
@@ -77,7 +87,7 @@ def enable_token() -> bool:
 
 
 def worker_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment variables for workers: where our packages and the object store are; no secrets."""
+    """Variables for workers: where our packages and the object store are; no secrets."""
     path = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     kept = {name: environment[name] for name in _FORWARDED if name in environment}
     return {"PYTHONPATH": path, **kept}
@@ -102,7 +112,7 @@ def _choose_address() -> str | None:
         return None
     running = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     try:
-        # A cluster that was killed leaves the file behind, and ray.init would wait for it for minutes.
+        # A cluster that was killed leaves the file behind; ray.init would wait for it for minutes.
         found = _answers(running.read_text().strip())
     except OSError:
         found = False
@@ -144,10 +154,5 @@ def quiet_ray_data() -> Any:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return context
-
-
-def interpreter() -> str:
-    """Version of this Python, for the log."""
-    return ".".join(map(str, sys.version_info[:3]))

@@ -80,17 +80,23 @@ def append_end_token(
     offsets: npt.NDArray[np.int64],
     ids: npt.NDArray[np.uint32],
     end_id: int,
-    dtype: np.dtype[np.uint16] | np.dtype[np.uint32],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16] | npt.NDArray[np.uint32]]:
-    """Each document's ids followed by `end_id`, narrowed to `dtype`: (offsets, tokens).
+    tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32],
+) -> npt.NDArray[np.int64]:
+    """Writes each document's ids followed by `end_id` into `tokens`, in its dtype.
 
     One masked copy, 0.6-0.9 ns a token from 70 tokens a document on; np.insert takes 1.3x of it, a
     gather 5x, awkward.concatenate 6x, a slice copy per document 8x at 70 tokens and 0.7x at 5,000.
+
+    Args:
+        offsets: int64 [n + 1], into `ids`.
+        tokens: to be filled: the documents' ids and n.
+
+    Returns:
+        int64 [n + 1]: offsets into `tokens`.
     """
-    ended = offsets + np.arange(len(offsets), dtype=np.int64)
-    tokens = np.empty(int(ended[-1]), dtype)
+    ended: npt.NDArray[np.int64] = offsets - offsets[0] + np.arange(len(offsets))
     inside = np.ones(len(tokens), np.bool_)
     inside[ended[1:] - 1] = False
-    tokens[inside] = ids
+    tokens[inside] = ids[offsets[0] : offsets[-1]]
     tokens[ended[1:] - 1] = end_id
-    return ended, tokens
+    return ended

@@ -1,4 +1,4 @@
-"""The bytes of an input, all from the version that the plan saw; a file that changed is an error."""
+"""The bytes of an input, from the version that the plan saw; a file that changed is an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.inputs import local_etag
 from pipelines.plan import Slice
 from shards.errors import StokerError
-from shards.store import s3_client, s3_errors
+from shards.s3 import s3_client, s3_errors
+from shards.store import local_etag
 
 READ_BYTES = 8 << 20
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import StokerError
-from shards.store import open_store
+from shards.store import local_etag, open_store
 
 DEFAULT_SOURCE = "default"
 
@@ -101,11 +101,6 @@ def format_of(uri: str, format: str = "auto") -> tuple[str, str]:
     # Parquet compresses inside; a .parquet.gz is not a Parquet file.
     readable = kind and not (kind == "parquet" and compression)
     return (kind, compression) if readable else ("", "")
-
-
-def local_etag(stat: os.stat_result) -> str:
-    """The etag of a local file: a rewrite changes its size or its modification time."""
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _expand(uri: str) -> Iterator[tuple[str, int, str]]:

@@ -119,7 +119,7 @@ def make_plan(
 
 
 def automatic_unit_bytes(total: int) -> int:
-    """Input bytes a unit: a 64th of the whole; never from the core count, lest plans differ by it."""
+    """Input bytes a unit: a 64th of the whole, whatever the number of cores."""
     return min(max(total // _UNITS_AIMED_AT, SMALLEST_UNIT), LARGEST_UNIT)
 
 

@@ -14,10 +14,16 @@ _ASK_S = 10.0
 
 
 class Meter:
-    """Runs as an actor: keeps the most that any attempt of a unit has read, so a retry counts once."""
+    """Runs as an actor: the most that any attempt of a unit has read; a retry counts once."""
 
     def __init__(self) -> None:
         self._done: dict[int, int] = {}
+        self._attempts: dict[int, int] = {}
+
+    def begin(self, unit: int) -> int:
+        """How often this unit has been begun, this time included."""
+        self._attempts[unit] = self._attempts.get(unit, 0) + 1
+        return self._attempts[unit]
 
     def report(self, unit: int, done: int) -> None:
         self._done[unit] = max(done, self._done.get(unit, 0))

@@ -121,5 +121,5 @@ def utf8_error(data: bytes) -> str | None:
 
 def sample(data: Any) -> str:
     """The beginning of a row, at most `SAMPLE_BYTES` bytes of UTF-8."""
-    head = data[:SAMPLE_BYTES].decode("utf-8", "replace")
+    head: str = data[:SAMPLE_BYTES].decode("utf-8", "replace")
     return head.encode()[:SAMPLE_BYTES].decode("utf-8", "ignore")

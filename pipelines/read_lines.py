@@ -41,7 +41,7 @@ def read_jsonl(file: InputFile, piece: Slice, field: str) -> Iterator[Batch]:
 
 
 def read_text_lines(file: InputFile, piece: Slice) -> Iterator[Batch]:
-    """Each line is a document, an empty one too; a carriage return before its end is no part of it."""
+    """Each line is a document, an empty one too; its end may be a newline after a return."""
     for done, offset, lines in _lines(file, piece):
         starts = partial(_line_place, piece, offset, lines)
         documents, bad = documents_of(

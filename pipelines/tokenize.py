@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; its exit code: 0 done, 1 an error, 2 wrong usage, 130 or 143 interrupted."""
+    """Runs the command; returns 0: done, 1: an error, 2: wrong usage, 130 or 143: interrupted."""
     from pipelines.options import parse_options
     from shards.errors import StokerError
 

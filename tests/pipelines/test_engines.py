@@ -1,4 +1,4 @@
-"""Encoding is exact or loud: both engines give the same ids, or the fast one is not used and says why."""
+"""Encoding is exact or loud: both engines agree, or the fast one is out, with the reason."""
 
 from __future__ import annotations
 

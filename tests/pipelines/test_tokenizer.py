@@ -39,7 +39,7 @@ def test_the_end_token_can_be_chosen(folder: Path) -> None:
 def test_a_bare_tokenizer_json_needs_an_end_token(folder: Path) -> None:
     path = str(folder / "tokenizer.json")
     assert load_tokenizer(path, "<|end|>").end_text == "<|end|>"
-    with pytest.raises(StokerError, match="names no end-of-sequence token.*--end-token"):
+    with pytest.raises(StokerError, match=r"names no end-of-sequence token.*--end-token"):
         load_tokenizer(path)
 
 

@@ -16,7 +16,7 @@ def added(content: str, id: int, *, special: bool = True, **changes: bool) -> di
 
 
 def pair_tokenizer(split: str | None = None) -> dict[str, Any]:
-    """A byte-level BPE that merges any two bytes side by side, so that each border of words shows in the ids.
+    """A byte-level BPE that merges any two bytes, so that each border of words shows.
 
     Args:
         split: the pattern of its Split; None: GPT-2's own.
@@ -72,7 +72,7 @@ def split_then(pattern: str, byte_level: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed(tokenizer: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of `tokenizer` with another value at `path`, such as `model.dropout` or `added_tokens.0.lstrip`."""
+    """A copy with another value at `path`, such as `model.dropout` or `added_tokens.0.lstrip`."""
     result = copy.deepcopy(tokenizer)
     *parents, last = path.split(".")
     place: Any = result

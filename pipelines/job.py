@@ -1,0 +1,180 @@
+"""The driver: plan, engine, a Ray Data task a unit, receipts, commit. The job as a function."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import closing
+
+import pyarrow as pa
+
+from pipelines.choose import Choice, choose_engine, cut_sample
+from pipelines.connect import ray_cluster
+from pipelines.files import open_input
+from pipelines.inputs import find_inputs
+from pipelines.interrupt import Interrupted, interruptible
+from pipelines.options import Options
+from pipelines.plan import Plan, make_plan
+from pipelines.progress import Progress
+from pipelines.read import read_slice
+from pipelines.read_parquet import check_parquet
+from pipelines.record import Record
+from pipelines.summary import Summary, log_key, write_log
+from pipelines.tasks import Outcome, run_units
+from pipelines.tokenizer import load_tokenizer
+from pipelines.write import Job
+from shards.errors import StokerError
+from shards.format import FORMAT_VERSION, token_dtype
+
+__all__ = ["Interrupted", "Summary", "run"]
+
+_SAMPLED_CHARACTERS = 1 << 20
+_SAMPLED_INPUTS = 8
+
+
+def run(options: Options, *, show_progress: bool = False) -> Summary:
+    """Tokenizes what `options` say, from wherever an earlier run of the same job stopped.
+
+    Joins a running Ray cluster or starts Ray on this machine, see `connect.ray_cluster`. A second
+    run after the end does nothing.
+
+    Args:
+        show_progress: a bar and a few lines on stderr.
+
+    Raises:
+        StokerError: in words for people. A dataset without its manifest doesn't exist, so nothing
+            half-done is visible.
+        Interrupted: SIGINT or SIGTERM came.
+    """
+    watch = _Watch(show_progress)
+    with interruptible():
+        inputs = find_inputs(options.inputs, options.format)
+        tokenizer = load_tokenizer(options.tokenizer, options.end_token)
+        plan = make_plan(inputs, options, tokenizer.fingerprint, tokenizer.end_id, FORMAT_VERSION)
+        record = Record(options, plan, tokenizer)
+        if record.is_finished():
+            return _summary(record, watch, cluster="")
+        check_columns(plan, options.text_column)
+        choice = choose_engine(
+            options.engine, tokenizer, options.special_tokens, sample_documents(plan, options)
+        )
+        watch.say(f"engine {choice.engine}: {choice.reason}")
+        record.begin(choice)
+        if record.done:
+            watch.say(f"skipping {len(record.done)} of {len(plan.units)} units, done before")
+        cluster = _run_missing(record, _job(record, choice), watch)
+        record.commit()
+        return _summary(record, watch, cluster)
+
+
+class _Watch:
+    """The clock of a run, and its voice: lines on stderr where a person wants them."""
+
+    def __init__(self, show: bool) -> None:
+        self.show = show
+        self._started = time.monotonic()
+        self.before_tasks = 0.0
+
+    def say(self, line: str) -> None:
+        if self.show:
+            print(line, file=sys.stderr)
+
+    def tasks_start(self) -> None:
+        """Marks the end of the start-up."""
+        self.before_tasks = time.monotonic() - self._started
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+def check_columns(plan: Plan, column: str) -> None:
+    """Raises StokerError if the first Parquet file lacks the column: before any task starts."""
+    pieces = (piece for unit in plan.units for piece in unit.slices)
+    first = next((piece for piece in pieces if piece.format == "parquet"), None)
+    if first is not None:
+        with open_input(first) as file:
+            check_parquet(file, column)
+
+
+def sample_documents(plan: Plan, options: Options) -> pa.LargeStringArray:
+    """The first documents of a few units over the plan, about a million characters in all."""
+    step = max(1, len(plan.units) // _SAMPLED_INPUTS)
+    chosen = plan.units[::step][:_SAMPLED_INPUTS]
+    budget = _SAMPLED_CHARACTERS // max(1, len(chosen))
+    samples = []
+    for unit in chosen:
+        batches = read_slice(unit.slices[0], options.text_column, options.text_split)
+        texts = (text.as_py() for batch in batches for text in batch.documents)
+        samples.append(cut_sample(texts, budget))
+    return pa.concat_arrays(samples) if samples else pa.array([], pa.large_string())
+
+
+def _job(record: Record, choice: Choice) -> Job:
+    options, tokenizer = record.options, record.tokenizer
+    return Job(
+        plan=record.plan.id,
+        output=options.output,
+        engine=choice.engine,
+        blob=tokenizer.blob,
+        special_tokens=options.special_tokens,
+        special_texts=tokenizer.special_texts,
+        end_id=tokenizer.end_id,
+        dtype=token_dtype(tokenizer.largest_id).name,
+        text_column=options.text_column,
+        text_split=options.text_split,
+        shard_bytes=options.shard_bytes,
+        max_bad_rows=options.max_bad_rows,
+    )
+
+
+def _run_missing(record: Record, job: Job, watch: _Watch) -> str:
+    """Runs the units that are not done; returns in words where."""
+    missing = [unit for unit in record.plan.units if unit.number not in record.done]
+    if not missing:
+        watch.tasks_start()
+        return "every unit was done before"
+    total = sum(unit.bytes for unit in record.plan.units)
+    skipped = total - sum(unit.bytes for unit in missing)
+    with ray_cluster() as cluster, interruptible():
+        watch.say(cluster)
+        watch.tasks_start()
+        with Progress(total, skipped, watch.show) as progress:
+            outcomes = run_units(missing, job, progress.meter)
+            with closing(outcomes):
+                for outcome in outcomes:
+                    _take(record, outcome)
+    return cluster
+
+
+def _take(record: Record, outcome: Outcome) -> None:
+    if outcome.receipt is not None:
+        record.add(outcome.receipt)
+    elif outcome.bad_rows:
+        record.check_budget(outcome.bad_rows)
+    else:
+        if os.environ.get("STOKER_DEBUG") == "1":
+            print(outcome.trace, file=sys.stderr)
+        raise StokerError(outcome.error)
+
+
+def _summary(record: Record, watch: _Watch, cluster: str) -> Summary:
+    """Counts what there is; writes the log unless there was nothing to do."""
+    new = (receipt for unit, receipt in record.done.items() if unit not in record.skipped)
+    summary = Summary(
+        output=record.store.uri,
+        plan=record.plan.id,
+        engine=record.choice.engine,
+        reason=record.choice.reason,
+        counts=record.counts,
+        units=len(record.plan.units),
+        skipped=len(record.skipped),
+        new_text_bytes=sum(receipt.counts.text_bytes for receipt in new),
+        seconds=watch.seconds(),
+        before_tasks=watch.before_tasks,
+        cluster=cluster,
+        log=log_key(record.plan.id) if cluster else "",
+    )
+    if cluster:
+        write_log(record.store, summary)
+    return summary

@@ -1,0 +1,149 @@
+"""What the output knows of a job: whose plan it holds, which units are done, the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+
+from pipelines.choose import Choice
+from pipelines.options import Options
+from pipelines.plan import Plan
+from pipelines.tokenizer import Tokenizer
+from pipelines.write import PLACES_SHOWN
+from shards.commit import Description, InputFile, commit
+from shards.errors import MissingObject, StokerError
+from shards.format import token_dtype
+from shards.manifest import EndToken, TokenizerInfo, read_manifest
+from shards.receipt import Receipt, fold_receipts, read_receipts
+from shards.store import open_store
+
+PLAN_KEY = "plan.json"
+# A restart of a million units then reads some thousands of objects.
+_FOLDED_TOGETHER = 256
+
+
+class Record:
+    """A job's output, from the first look at it to its commit.
+
+    Attributes:
+        done: receipts by unit.
+        skipped: units that earlier runs had done.
+        choice, counts: the engine and what the dataset holds; known once it is there or begun.
+    """
+
+    def __init__(self, options: Options, plan: Plan, tokenizer: Tokenizer) -> None:
+        self.options, self.plan, self.tokenizer = options, plan, tokenizer
+        self.store = open_store(options.output)
+        self.done: dict[int, Receipt] = {}
+        self._unfolded: list[Receipt] = []
+        self.skipped: frozenset[int] = frozenset()
+
+    def is_finished(self) -> bool:
+        """Whether the output is this job's dataset already.
+
+        Raises:
+            StokerError: it holds, or was going to hold, another plan's, and may not be overwritten.
+        """
+        manifest = read_manifest(self.store)
+        if manifest is not None and tuple(manifest.plans) == (self.plan.id,):
+            self.choice = Choice(manifest.engine, manifest.engine_reason)
+            self.counts = manifest.counts
+            return True
+        other = manifest.plans[0] if manifest is not None else self._begun()
+        if other not in (None, self.plan.id) and not self.options.overwrite:
+            held = "holds" if manifest is not None else "was begun with"
+            raise StokerError(
+                f"{self.store.uri} {held} another plan ({other}, this is {self.plan.id}: input, "
+                "tokenizer, options or versions differ). Choose another --output, or --overwrite"
+            )
+        return False
+
+    def begin(self, choice: Choice) -> None:
+        """Writes the plan, and finds what earlier runs of it have done."""
+        self.choice = choice
+        content = {
+            "plan": self.plan.id,
+            "units": len(self.plan.units),
+            "unit_bytes": self.plan.unit_bytes,
+            "inputs": len(self.plan.inputs),
+            "input_bytes": sum(item.size for item in self.plan.inputs),
+            "settings": self.plan.settings,
+            "engine": choice.engine,
+            "engine_reason": choice.reason,
+            "libraries": self.plan.libraries,
+        }
+        self.store.write(PLAN_KEY, json.dumps(content, indent=1, sort_keys=True).encode())
+        sizes = {entry.key: entry.size for entry in self.store.list(f"shards/{self.plan.id}/")}
+        for unit, receipt in read_receipts(self.store, self.plan.id).items():
+            # A receipt alone proves nothing: its shards may have been deleted since.
+            if all(sizes.get(shard.path) == shard.bytes for shard in receipt.shards):
+                self.done[unit] = receipt
+        self.skipped = frozenset(self.done)
+        self.check_budget()
+
+    def add(self, receipt: Receipt) -> None:
+        """Takes the receipt of a unit that is done now.
+
+        Raises:
+            StokerError: more malformed rows than the job may set apart.
+        """
+        self.done[receipt.unit] = receipt
+        self._unfolded.append(receipt)
+        if len(self._unfolded) >= _FOLDED_TOGETHER:
+            fold_receipts(self.store, self.plan.id, self._unfolded)
+            self._unfolded.clear()
+        if receipt.counts.quarantined:
+            self.check_budget()
+
+    def check_budget(self, more: tuple[str, ...] = ()) -> None:
+        """Raises StokerError with the first places if there are too many bad rows.
+
+        Args:
+            more: places in a unit that ended for having too many by itself.
+        """
+        found = sum(receipt.counts.quarantined for receipt in self.done.values())
+        if not more and found <= self.options.max_bad_rows:
+            return
+        places = [*islice(self._bad_places(), PLACES_SHOWN), *more][:PLACES_SHOWN]
+        raise StokerError(
+            f"more malformed rows than --max-bad-rows {self.options.max_bad_rows} allows:"
+            + "".join(f"\n  {place}" for place in places)
+        )
+
+    def commit(self) -> None:
+        """Receipts -> tables -> manifest. From then on the dataset exists."""
+        tokenizer, choice = self.tokenizer, self.choice
+        info = TokenizerInfo(
+            name=tokenizer.name,
+            fingerprint=tokenizer.fingerprint,
+            vocab_size=tokenizer.largest_id + 1,
+            end_token=EndToken(id=tokenizer.end_id, text=tokenizer.end_text),
+            added_tokens={str(token["id"]): token["content"] for token in tokenizer.added_tokens},
+            special_tokens=self.options.special_tokens,  # type: ignore[arg-type]
+        )
+        description = Description(
+            dtype=token_dtype(tokenizer.largest_id).name,  # type: ignore[arg-type]
+            tokenizer=info,
+            tokenizer_json=tokenizer.blob,
+            engine=choice.engine,
+            engine_reason=choice.reason,
+            libraries=self.plan.libraries,
+        )
+        inputs = [InputFile(i.uri, i.size, i.etag, i.source) for i in self.plan.inputs]
+        self.counts = commit(self.store, description, self.done.values(), inputs).counts
+
+    def _begun(self) -> str | None:
+        try:
+            return str(json.loads(self.store.read(PLAN_KEY))["plan"])
+        except MissingObject:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StokerError(f"{self.store.uri}/{PLAN_KEY} is damaged: {error}") from error
+
+    def _bad_places(self) -> Iterator[str]:
+        for unit, receipt in sorted(self.done.items()):
+            if receipt.counts.quarantined:
+                lines = self.store.read(f"quarantine/{self.plan.id}/{unit:08d}.jsonl").splitlines()
+                for row in map(json.loads, lines):
+                    yield f"{row['uri']} {row['place']}: {row['reason']}"
