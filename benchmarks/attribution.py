@@ -94,4 +94,5 @@ def subtract(spans: Intervals, holes: Intervals) -> Intervals:
 def _covers(spans: Intervals, pieces: Intervals) -> np.ndarray:
     """Which pieces lie in one of the disjoint sorted `spans`; no piece crosses a span's edge."""
     at = np.searchsorted(spans[:, 0], pieces[:, 0], side="right") - 1
-    return (at >= 0) & (pieces[:, 0] < spans[np.maximum(at, 0), 1])
+    inside: np.ndarray = (at >= 0) & (pieces[:, 0] < spans[np.maximum(at, 0), 1])
+    return inside

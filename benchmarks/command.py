@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 
+from pipelines.interrupt import Interrupted
 from shards.errors import StokerError
 
 
 def guarded(name: str, work: Callable[[], None]) -> int:
-    """Run `work`; the exit code: 0 done, 1 an error said on stderr in one line, 130 interrupted.
+    """Run `work`; the exit code: 0 done, 1 an error, said on stderr, 130 or 143 interrupted.
 
     With STOKER_DEBUG=1 an error keeps its traceback.
     """
@@ -21,6 +22,9 @@ def guarded(name: str, work: Callable[[], None]) -> int:
             raise
         print(f"{name}: {error}", file=sys.stderr)
         return 1
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130

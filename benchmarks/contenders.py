@@ -21,9 +21,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from benchmarks.accelerator import Batch
 from loaders import DataLoader, TokenDataset
+from pipelines.files import open_input
 from pipelines.inputs import find_inputs
 from pipelines.plan import Unit, cut_units
 from pipelines.read import read_unit
+from pipelines.read_parquet import check_parquet
 from shards.errors import StokerError
 
 # What a worker hands to the tokenizer at once: enough to amortize the call, little enough not to
@@ -35,10 +37,21 @@ SMALLEST_UNIT = 256 * 1024
 class Contender(Protocol):
     """A source of batches; `bounded` is False where it has no speed of its own."""
 
-    name: str
-    title: str
-    note: str
-    bounded: bool
+    @property
+    def name(self) -> str:
+        """A word for programs."""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+
+    @property
+    def note(self) -> str:
+        """How it works, in half a line."""
+
+    @property
+    def bounded(self) -> bool:
+        """See above."""
 
     def open(self) -> Iterator[Batch]:
         """Start it: an endless iterator."""
@@ -77,13 +90,9 @@ class Stoker:
     pin_memory: bool = False
     name: str = field(default="stoker", init=False)
     title: str = field(default="Stoker", init=False)
+    note: str = field(default="token shards, shuffled", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
-
-    @property
-    def note(self) -> str:
-        """See `Contender.note`."""
-        return "token shards, shuffled"
 
     def open(self) -> Iterator[Batch]:
         """See `Contender.open`."""
@@ -101,7 +110,8 @@ class Stoker:
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""
-        return self._loader.timeline()
+        rows: np.ndarray = self._loader.timeline()
+        return rows
 
 
 @dataclass
@@ -194,8 +204,22 @@ class InlineDataset(IterableDataset[Batch]):
                     yield chunk
 
 
-def find_units(names: Sequence[str], workers: int, text_split: str = "file") -> list[Unit]:
-    """The inputs that `names` mean, cut finely enough that every worker has some."""
+def find_units(
+    names: Sequence[str], workers: int, text_column: str = "text", text_split: str = "file"
+) -> list[Unit]:
+    """The inputs that `names` mean, cut finely enough that every worker has some.
+
+    Raises:
+        StokerError: no such input, or Parquet without such a column.
+    """
     inputs = find_inputs(names)
     total = sum(item.size for item in inputs)
-    return list(cut_units(inputs, max(SMALLEST_UNIT, total // (4 * max(1, workers))), text_split))
+    unit_bytes = max(SMALLEST_UNIT, total // (4 * max(1, workers)))
+    units = list(cut_units(inputs, unit_bytes, text_split))
+    pieces = (piece for unit in units for piece in unit.slices)
+    first = next((piece for piece in pieces if piece.format == "parquet"), None)
+    if first is not None:
+        # Here, since an error in a worker process reaches a person as a traceback.
+        with open_input(first) as file:
+            check_parquet(file, text_column)
+    return units

@@ -85,12 +85,13 @@ def demo(inputs: Sequence[str], tokenizer: str | None, output: Path) -> Demo:
     steps.begin("tokenize: Ray Data on this machine's cores")
     options = Options(inputs=tuple(inputs), output=str(data), tokenizer=tokenizer, overwrite=True)
     summary = run(options, show_progress=True)
-    steps.end(f"{summary.tokens:,} tokens")
+    steps.end(f"{summary.counts.tokens:,} tokens")
     steps.begin("verify: every checksum")
     steps.end(str(verify(str(data))))
     steps.begin("train: the same loop, fed three ways")
     report = starvation.run(
-        starvation_options(inputs, tokenizer, data, summary.tokens, output), job_facts(summary)
+        starvation_options(inputs, data, summary.counts.tokens, output),
+        job_facts(summary),
     )
     steps.end(report.accelerator)
     return Demo(data, summary, report)
@@ -99,17 +100,17 @@ def demo(inputs: Sequence[str], tokenizer: str | None, output: Path) -> Demo:
 def job_facts(summary: Summary) -> dict[str, str]:
     """What the tokenize job did, for the page and the console."""
     facts = {
-        "documents": f"{summary.documents:,}",
-        "text": f"{summary.text_bytes / 1e6:.1f} MB",
-        "tokens": f"{summary.tokens:,}",
-        "engine": f"{summary.engine}: {summary.reason}" if summary.reason else summary.engine,
+        "documents": f"{summary.counts.documents:,}",
+        "text": f"{summary.counts.text_bytes / 1e6:.1f} MB",
+        "tokens": f"{summary.counts.tokens:,}",
+        "engine": f"{summary.engine}: {summary.reason}",
     }
     if summary.nothing_to_do:
         return facts | {"time": "made by an earlier run"}
-    working = summary.seconds - summary.starting_s
+    working = summary.seconds - summary.before_tasks
     return facts | {
-        "time": f"{summary.starting_s:.1f} s to start, {working:.1f} s to tokenize and commit",
-        "rate": f"{summary.new_text_bytes / 1e6 / working:.0f} MB of text a second",
+        "time": f"{summary.before_tasks:.1f} s to start, {working:.1f} s to tokenize and commit",
+        "rate": f"{summary.text_mb_per_s:.0f} MB of text a second",
     }
 
 
@@ -134,7 +135,7 @@ def fit(tokens: int, rows: int) -> tuple[int, int]:
 
 
 def starvation_options(
-    inputs: Sequence[str], tokenizer: str, data: Path, tokens: int, output: Path
+    inputs: Sequence[str], data: Path, tokens: int, output: Path
 ) -> starvation.Options:
     """How the demo trains."""
     gpu = torch.cuda.is_available()
@@ -142,7 +143,6 @@ def starvation_options(
     return starvation.Options(
         data=str(data),
         text=tuple(inputs),
-        tokenizer=tokenizer,
         output=output,
         cards=1 if gpu else CARDS,
         batch_size=batch_size,

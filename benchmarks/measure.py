@@ -107,7 +107,7 @@ def record(
     open_batches: Callable[[], Iterator[Batch]],
     accelerator: Accelerator,
     plan: Plan,
-    on_step: Callable[[int], None],
+    on_step: Callable[[int], object],
 ) -> tuple[Recording, Iterator[Batch]]:
     """Train on the batches as `plan` says; `on_step` gets the number of steps done.
 

@@ -45,7 +45,10 @@ class Llama(nn.Module):
         for block in self.blocks:
             x = block(x, rotation)
         logits = F.linear(self.norm(x), self.embed.weight)
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+        loss: Tensor = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
+        )
+        return loss
 
 
 class Block(nn.Module):
@@ -76,7 +79,8 @@ class Block(nn.Module):
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(b, s, -1))
         h = self.feed_norm(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+        out: Tensor = x + self.down(F.silu(self.gate(h)) * self.up(h))
+        return out
 
 
 def rotary(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

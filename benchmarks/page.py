@@ -14,6 +14,7 @@ from benchmarks.report import Report, figure_rows, percent, rate
 
 # Points of the gap chart: more would make the page heavy and show no more.
 GAP_POINTS = 2000
+SHOWN_SHARE = 1e-4
 
 
 def render(report: Report) -> str:
@@ -27,12 +28,15 @@ def render(report: Report) -> str:
     )
     environment.filters["percent"] = percent
     environment.filters["rate"] = rate
-    shown = {cause for result in report.results for cause in result.figures.shares}
+    # Below a hundredth of a percent a cause would only ask a question; the JSON has them all.
+    most = {c: max(r.figures.shares.get(c, 0.0) for r in report.results) for c in CAUSES}
+    shown = {cause for cause, share in most.items() if share >= SHOWN_SHARE}
     return environment.get_template("report.html").render(
         report=report,
-        rows=figure_rows(report.results),
+        rows=figure_rows(report),
         causes={cause: text for cause, text in CAUSES.items() if cause in shown},
         input_causes=INPUT_CAUSES,
+        cores=report.environment.get("cores", "?"),
         charts={"time": time_chart(report), "gaps": gap_chart(report)},
         facts={
             "What ran": report.setup,
@@ -51,8 +55,7 @@ def time_chart(report: Report) -> dict[str, Any]:
     traces = []
     for cause, meaning in CAUSES.items():
         shares = [100 * r.figures.shares.get(cause, 0.0) for r in reversed(report.results)]
-        # Below a hundredth of a percent a legend entry would only ask a question.
-        if max(shares) < 0.01:
+        if max(shares) < 100 * SHOWN_SHARE:
             continue
         traces.append(
             {

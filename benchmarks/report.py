@@ -39,8 +39,8 @@ class Result:
 class Report:
     """Everything that `report.json` and the page say. The mappings are facts as words, in order.
 
-    `left_out`: contenders that did not run, and why. `job`: how the data was made, where this
-    run made it.
+    `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
+    `job`: how the data was made, where this run made it.
     """
 
     accelerator: str
@@ -51,6 +51,7 @@ class Report:
     data: Mapping[str, str]
     setup: Mapping[str, str]
     environment: Mapping[str, str]
+    cards: int = 1
     job: Mapping[str, str] = field(default_factory=dict)
     version: int = REPORT_VERSION
 
@@ -115,13 +116,16 @@ def rate(tokens_per_s: float | None) -> str:
     """Tokens per second in a readable unit."""
     if tokens_per_s is None:
         return "-"
+    if tokens_per_s >= 1e8:
+        return f"{tokens_per_s / 1e6:.0f} Mtok/s"
     if tokens_per_s >= 1e6:
         return f"{tokens_per_s / 1e6:.2f} Mtok/s"
     return f"{tokens_per_s / 1e3:.0f} ktok/s"
 
 
-def figure_rows(results: tuple[Result, ...]) -> list[tuple[str, str, list[str]]]:
+def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
     """(what, meaning, a value per result): the table of the console and of the page."""
+    results = report.results
     fs = [r.figures for r in results]
     return [
         ("starved", "idle, waiting for input", [percent(f.stall_rate) for f in fs]),
@@ -133,6 +137,7 @@ def figure_rows(results: tuple[Result, ...]) -> list[tuple[str, str, list[str]]]
         ("demand", "tokens a second, never idle", [rate(f.demand_tokens_per_s) for f in fs]),
         ("unthrottled", "loader alone", [rate(r.unthrottled_tokens_per_s) for r in results]),
         ("headroom", "unthrottled / demand", [_times(r.headroom) for r in results]),
+        ("cards it could feed", "headroom x cards", [_cards(r, report.cards) for r in results]),
         ("first batch", "from opening", [f"{f.first_batch_s:.2f} s" for f in fs]),
         ("gap p50", "idle before a step", [_ms(f.gap_p50_ms) for f in fs]),
         ("gap p95", "", [_ms(f.gap_p95_ms) for f in fs]),
@@ -156,6 +161,7 @@ CONSOLE_ROWS = (
     "demand",
     "unthrottled",
     "headroom",
+    "cards it could feed",
     "first batch",
     "host CPU",
 )
@@ -164,9 +170,7 @@ CONSOLE_ROWS = (
 def console_table(report: Report) -> str:
     """The figures that matter most, one column a contender."""
     rows = [("", [r.title for r in report.results])]
-    rows += [
-        (what, values) for what, _, values in figure_rows(report.results) if what in CONSOLE_ROWS
-    ]
+    rows += [(what, values) for what, _, values in figure_rows(report) if what in CONSOLE_ROWS]
     widths = [max(len(values[i]) for _, values in rows) for i in range(len(report.results))]
     first = max(len(what) for what, _ in rows)
     lines = [
@@ -179,6 +183,10 @@ def console_table(report: Report) -> str:
 
 def _cpu(f: Figures) -> float:
     return 1e6 * f.cpu_cores / f.tokens_per_s
+
+
+def _cards(result: Result, cards: int) -> str:
+    return "-" if result.headroom is None else f"{result.headroom * cards:.3g}"
 
 
 def _times(value: float | None) -> str:

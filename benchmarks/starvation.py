@@ -46,7 +46,6 @@ class Options:
     data: str
     output: Path
     text: tuple[str, ...] = ()
-    tokenizer: str | None = None
     text_column: str = "text"
     text_split: str = "file"
     split: str = "train"
@@ -91,7 +90,7 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     `job`: facts about the job that made the data, for the page.
 
     Raises:
-        StokerError: no such dataset, text or tokenizer; fewer samples than one batch.
+        StokerError: no such dataset or text; fewer samples than one batch.
     """
     dataset = open_dataset(options.data)
     profile = PROFILES[options.profile]
@@ -111,6 +110,7 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         data=describe_data(dataset, options),
         setup=describe_setup(options),
         environment=environment(),
+        cards=options.cards,
         job=job or {},
     )
     report.write(options.output)
@@ -131,18 +131,10 @@ def make_contenders(
     contenders: list[Contender] = [ResidentBatch(resident), stoker]
     if not options.text:
         return contenders, {INLINE: "it needs the text the data was made of: --text"}
-    from pipelines.tokenizer import load_tokenizer
-
     made_with = dataset.manifest.tokenizer
-    tokenizer = load_tokenizer(options.tokenizer or made_with.name)
-    if tokenizer.fingerprint != made_with.fingerprint:
-        raise StokerError(
-            f"{options.data} was made with another tokenizer than {tokenizer.name}: name the one it"
-            f" was made with ({made_with.name}) with --tokenizer, or the comparison is not one"
-        )
     inline = InlineTokenization(
-        find_units(options.text, options.inline_workers, options.text_split),
-        tokenizer.blob,
+        find_units(options.text, options.inline_workers, options.text_column, options.text_split),
+        dataset.store.read(made_with.file).decode(),
         made_with.end_token.id,
         seq_len,
         batch_size,
@@ -159,7 +151,11 @@ def measure(contender: Contender, accelerator: Accelerator, options: Options) ->
     """Run one contender in the loop, then alone."""
     plan = Plan(options.steps, options.warmup, options.seconds)
     with tqdm(
-        total=options.warmup + options.steps, desc=contender.title, unit="step", leave=False
+        total=options.warmup + options.steps,
+        desc=contender.title,
+        unit="step",
+        leave=False,
+        disable=None,
     ) as bar:
         recording, batches = record(contender.open, accelerator, plan, lambda _: bar.update())
         timeline = contender.timeline()
@@ -236,7 +232,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add(what, "--text-column", "column or JSON field with the text", "text")
     _add(what, "--text-split", "documents of text files", "file", choices=("file", "line"))
-    _add(what, "--tokenizer", "where the tokenizer lies now, if not where the data says")
     how = parser.add_argument_group("how to train")
     _add(
         how,

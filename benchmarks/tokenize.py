@@ -112,7 +112,8 @@ def run_job(files: Sequence[str], column: str, tokenizer: str) -> Run:
         summary = run(
             Options(inputs=tuple(files), output=folder, tokenizer=tokenizer, text_column=column)
         )
-    return Run(summary.text_bytes, summary.starting_s, summary.seconds - summary.starting_s)
+    working = summary.seconds - summary.before_tasks
+    return Run(summary.new_text_bytes, summary.before_tasks, working)
 
 
 def run_peer(files: Sequence[str], column: str, tokenizer: str) -> Run:

@@ -35,5 +35,6 @@ def report(**changes: object) -> Report:
         "data": {"dataset": "s3://tokens/v1", "tokens": "13,456,789"},
         "setup": {"steps": "200", "batch": "64 x 1024"},
         "environment": {"cpu": "AMD EPYC", "cores": "2"},
+        "cards": 8,
     }
     return Report(**(fields | changes))  # type: ignore[arg-type]

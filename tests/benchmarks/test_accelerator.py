@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xxhash
+
 from benchmarks.accelerator import EmulatedAccelerator, real_tokens, wait_until
 from benchmarks.profiles import PROFILES
 

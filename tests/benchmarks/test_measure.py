@@ -6,6 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from benchmarks.accelerator import STEP, EmulatedAccelerator, Trace
 from benchmarks.measure import (
     HOST_STEP,
@@ -18,8 +21,6 @@ from benchmarks.measure import (
     unthrottled,
 )
 from benchmarks.profiles import PROFILES
-from hypothesis import given
-from hypothesis import strategies as st
 
 MS = 1_000_000
 TIMELINE = np.dtype([(name, np.int64) for name in ("asked", "arrived", "assembled", "delivered")])
@@ -47,7 +48,7 @@ def test_stall_rate_gap_rate_and_goodput_are_the_formulas():
     assert result.goodput == pytest.approx(0.8 * 40 / 60)
     assert result.demand_tokens_per_s == pytest.approx(10_000)
     assert result.tokens_per_s == pytest.approx(4 * 80 / 0.060)
-    assert result.gaps_ms == (0, 10, 0, 10)
+    assert list(result.gaps_ms) == [0, 10, 0, 10]
     assert result.gap_max_ms == 10
     assert result.gap_p50_ms == 5
     assert result.cpu_cores == 1.5

@@ -19,7 +19,8 @@ def charts(page: str) -> dict[str, Any]:
         r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL
     )
     assert found
-    return json.loads(found[1])
+    parsed: dict[str, Any] = json.loads(found[1])
+    return parsed
 
 
 def test_the_verdict_comes_first():
@@ -59,7 +60,9 @@ def test_everything_from_outside_is_escaped():
 
 def test_the_page_needs_no_network_and_holds_plotly_once():
     page = render(report())
-    own = page.replace(re.search(r"<script>(/\*.*?)</script>", page, re.DOTALL)[1], "")
+    plotly = re.search(r"<script>(/\*.*?)</script>", page, re.DOTALL)
+    assert plotly
+    own = page.replace(plotly[1], "")
     assert len(page) - len(own) > 1_000_000
     assert "http" not in own.replace('http-equiv="Content-Security-Policy"', "")
     assert "default-src 'none'" in own

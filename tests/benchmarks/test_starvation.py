@@ -19,7 +19,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def report(made, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
+    folder: Path = tmp_path_factory.mktemp("report")
     arguments = ["--data", made.tokens, "--text", *made.files, "--output", str(folder)]
     assert main([*arguments, *QUICK, "--workers", "1"]) == 0
     return folder
@@ -105,14 +105,18 @@ def test_options_are_checked_before_anything_is_read(wrong, message, tmp_path):
         Options(data="x", output=tmp_path, **wrong)
 
 
-def test_another_tokenizer_than_the_datas_is_refused(made, shared, tmp_path):
+def test_text_without_such_a_column_is_an_error_that_lists_the_columns(made, tmp_path):
     options = Options(
         data=made.tokens,
         output=tmp_path,
         text=made.files,
-        tokenizer=str(shared / "tokenizers" / "gpt2"),
+        text_column="body",
         seq_len=128,
         batch_size=8,
+        workers=1,
+        steps=1,
+        warmup=1,
+        time_scale=0.01,
     )
-    with pytest.raises(StokerError, match="made with another tokenizer than"):
+    with pytest.raises(StokerError, match="no column 'body': it has text, path"):
         run(options)
