@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ci_skips import pytest_make_collect_report, pytest_runtest_makereport
 from tests.servers import S3Server, serve_s3
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,96 @@
+"""Receipts survive a restart, and the same receipts commit to the same bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.commit import InputFile, commit
+from shards.errors import DatasetError
+from shards.receipt import Counts, Receipt, ShardRecord, fold_receipts, read_receipts, write_receipt
+from shards.store import LocalStore, open_store
+from shards.verify import verify
+from tests.datasets import PLAN, description
+
+INPUT = [InputFile("in", 1, "etag", "default")]
+
+
+def unit(store, number: int, documents: int = 3) -> Receipt:
+    offsets = np.arange(documents + 1, dtype=np.int64) * 10
+    tokens = np.arange(documents * 10, dtype=np.uint16) + number
+    from shards.writer import build_shard
+
+    built = build_shard(offsets, tokens)
+    record = ShardRecord.of(PLAN, number, 0, built)
+    store.write(record.path, built.data)
+    return Receipt(
+        number, Counts(rows=documents, documents=documents, tokens=len(tokens)), (record,)
+    )
+
+
+def same(a: Receipt, b: Receipt) -> bool:
+    cells = [
+        all(np.array_equal(v, y.cells.columns()[k]) for k, v in x.cells.columns().items())
+        for x, y in zip(a.shards, b.shards, strict=True)
+    ]
+    return (a.unit, a.counts) == (b.unit, b.counts) and all(cells)
+
+
+def test_receipts_are_read_back_alone_and_folded(tmp_path):
+    store = LocalStore(str(tmp_path))
+    receipts = [unit(store, number) for number in range(4)]
+    receipts.append(Receipt(4, Counts(rows=2, quarantined=2), ()))
+    for receipt in receipts:
+        write_receipt(store, PLAN, receipt)
+    fold_receipts(store, PLAN, receipts[:3])
+    names = sorted(path.name for path in (tmp_path / "receipts" / PLAN).iterdir())
+    assert names[:2] == ["00000003.arrow", "00000004.arrow"]
+    assert len(names) == 3
+    found = read_receipts(store, PLAN)
+    assert all(same(found[receipt.unit], receipt) for receipt in receipts)
+
+
+def test_a_broken_receipt_is_no_receipt(tmp_path):
+    store = LocalStore(str(tmp_path))
+    write_receipt(store, PLAN, unit(store, 0))
+    write_receipt(store, PLAN, unit(store, 1))
+    path = tmp_path / "receipts" / PLAN / "00000000.arrow"
+    path.write_bytes(path.read_bytes()[:100])
+    assert list(read_receipts(store, PLAN)) == [1]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_same_receipts_in_any_order_commit_to_the_same_bytes(tmp_path):
+    for name, order in (("a", [0, 1, 2]), ("b", [2, 0, 1])):
+        store = open_store(str(tmp_path / name))
+        commit(store, description("uint16"), [unit(store, number) for number in order], INPUT)
+        verify(str(tmp_path / name))
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_rows_that_went_missing_stop_the_commit(tmp_path):
+    store = open_store(str(tmp_path))
+    good = unit(store, 0)
+    with pytest.raises(DatasetError, match="rows are missing"):
+        commit(
+            store,
+            description("uint16"),
+            [Receipt(0, Counts(rows=4, documents=3), good.shards)],
+            INPUT,
+        )
+    with pytest.raises(DatasetError, match="receipts say"):
+        commit(
+            store,
+            description("uint16"),
+            [Receipt(0, Counts(rows=3, documents=3, tokens=29), good.shards)],
+            INPUT,
+        )
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_an_input_without_any_document_makes_no_dataset(tmp_path):
+    with pytest.raises(DatasetError, match="no document at all"):
+        commit(open_store(str(tmp_path)), description("uint16"), [Receipt(0, Counts(), ())], INPUT)
