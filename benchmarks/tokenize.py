@@ -126,7 +126,7 @@ def run_peer(files: Sequence[str], column: str, tokenizer: str) -> Run:
 
         quiet_ray_data()
         started = time.perf_counter()
-        rows = ray.data.read_parquet(list(files), columns=[column])
+        rows = ray.data.read_parquet(list(files)).select_columns([column])
         rows.map_batches(
             _encode_batch,
             fn_kwargs={"column": column, "name": tokenizer},
@@ -209,11 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(chosen: argparse.Namespace) -> str:
     """Run every contender `rounds` times in turn; the table."""
-    corpus = make_corpus(chosen.demo / "corpus")
-    files, column = chosen.input or list(corpus.files), chosen.text_column
-    # A worker of Ray has another working folder.
-    trained = (chosen.demo / "tokenizer").resolve()
-    tokenizer = chosen.tokenizer or str(train_tokenizer(trained, corpus))
+    files, tokenizer, column = chosen.input, chosen.tokenizer, chosen.text_column
+    if not files or not tokenizer:
+        corpus = make_corpus(chosen.demo / "corpus")
+        files = files or list(corpus.files)
+        # A worker of Ray has another working folder.
+        trained = (chosen.demo / "tokenizer").resolve()
+        tokenizer = tokenizer or str(train_tokenizer(trained, corpus))
     size = sum(_file_text_bytes(file, column) for file in files)
     cores = len(os.sched_getaffinity(0))
     runs: dict[str, list[Run]] = {LIMIT: [], JOB: [], PEER: []}

@@ -24,7 +24,7 @@ class Made:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder: Path = tmp_path_factory.mktemp("made")
-    corpus = make_corpus(folder / "corpus", target_bytes=2_000_000, files=2)
+    corpus = make_corpus(folder / "corpus", target_bytes=1_000_000, files=2)
     tokenizer = train_tokenizer(folder / "tokenizer", corpus, vocabulary=1000, sample_bytes=300_000)
     files = tuple(str(file) for file in corpus.files)
     run(Options(inputs=files, output=str(folder / "tokens"), tokenizer=str(tokenizer)))

@@ -139,7 +139,15 @@ def test_finish_begins_anew_and_close_ends_the_thread():
     assert "emulated-accelerator" not in {t.name for t in threading.enumerate()}
 
 
-def test_the_model_of_the_real_step_learns_on_a_cpu():
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_model_of_the_real_step_learns_on_a_cpu(one_thread):
     from benchmarks.model import Llama, Size
 
     torch.manual_seed(0)
