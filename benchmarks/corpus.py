@@ -69,7 +69,7 @@ def make_corpus(
     known = _read_corpus(folder, asked)
     if known is not None:
         return known
-    with _complete_or_absent(folder, "corpus.json") as temporary:
+    with _complete_or_absent(folder, "_corpus.json") as temporary:
         documents, text_bytes = _write_parquet(
             temporary, roots or default_roots(), target_bytes, files
         )
@@ -79,7 +79,7 @@ def make_corpus(
                 f"no text files below {', '.join(map(str, roots or default_roots()))}"
             )
         note = {"asked": asked, "files": names, "documents": documents, "text_bytes": text_bytes}
-        (temporary / "corpus.json").write_text(json.dumps(note, indent=1))
+        (temporary / "_corpus.json").write_text(json.dumps(note, indent=1))
     return Corpus(tuple(folder / name for name in names), documents, text_bytes)
 
 
@@ -117,7 +117,7 @@ def train_tokenizer(
 
 def _read_corpus(folder: Path, asked: dict[str, int]) -> Corpus | None:
     try:
-        note = json.loads((folder / "corpus.json").read_text())
+        note = json.loads((folder / "_corpus.json").read_text())
         files = tuple(folder / str(name) for name in note["files"])
     except (OSError, ValueError, KeyError):
         return None

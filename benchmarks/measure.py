@@ -74,7 +74,8 @@ class Figures:
     padding_efficiency: tokens that are no padding / slots. goodput: (1 - gap_rate) x that.
     tokens_per_s: trained, without padding. demand_tokens_per_s: slots a second if never idle.
     cpu_cores: CPU seconds of this process and its children / wall seconds. overshoot_share: what
-    the emulator itself may have caused / T. shares: of T, by cause. gaps_ms: before each step.
+    the emulator itself may have caused / T. shares: of T, by cause. gaps_ms: before each step,
+    which begins starts_s into the window.
     """
 
     steps: int
@@ -96,6 +97,7 @@ class Figures:
     gap_p99_ms: float
     gap_max_ms: float
     gaps_ms: tuple[float, ...]
+    starts_s: tuple[float, ...]
 
     @property
     def valid(self) -> bool:
@@ -224,6 +226,7 @@ def figures(recording: Recording, parts: Attribution) -> Figures:
         gap_p99_ms=float(p99),
         gap_max_ms=float(gaps.max() / 1e6),
         gaps_ms=tuple((gaps / 1e6).round(3).tolist()),
+        starts_s=tuple(((measured["start"] - steps["end"][first - 1]) / 1e9).round(4).tolist()),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -100,26 +101,25 @@ def gap_chart(report: Report) -> dict[str, Any]:
     """Plotly's figure of the idle time before every measured step."""
     traces = []
     for result in report.results:
-        gaps = result.figures.gaps_ms
-        every = max(1, len(gaps) // GAP_POINTS)
+        points = thin(result.figures.starts_s, result.figures.gaps_ms)
+        colour = f"--contender-{result.name}"
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
                 "name": _plain(result.title),
-                "x": list(range(1, len(gaps) + 1, every)),
-                # The worst gap of each stretch: thinning must not hide one.
-                "y": [max(gaps[at : at + every]) for at in range(0, len(gaps), every)],
-                "line": {"width": 1.2, "color": f"--contender-{result.name}"},
-                "marker": {"size": 4, "color": f"--contender-{result.name}"},
-                "hovertemplate": "step %{x}: %{y:.2f} ms<extra>%{fullData.name}</extra>",
+                "x": [x for x, _ in points],
+                "y": [y for _, y in points],
+                "line": {"width": 1.2, "color": colour},
+                "marker": {"size": 4, "color": colour},
+                "hovertemplate": "at %{x:.2f} s: %{y:.2f} ms<extra>%{fullData.name}</extra>",
             }
         )
     layout = {
         "height": 300,
         "hovermode": "closest",
         "xaxis": {
-            "title": {"text": "measured step", "font": {"size": 13}},
+            "title": {"text": "seconds into the window", "font": {"size": 13}},
             "fixedrange": True,
             "showgrid": False,
             "zeroline": False,
@@ -133,6 +133,16 @@ def gap_chart(report: Report) -> dict[str, Any]:
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     }
     return {"data": traces, "layout": layout}
+
+
+def thin(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """At most about `GAP_POINTS` points; of each stretch the highest, so that none is hidden."""
+    points = list(zip(xs, ys, strict=True))
+    every = max(1, len(points) // GAP_POINTS)
+    return [
+        max(points[at : at + every], key=lambda point: point[1])
+        for at in range(0, len(points), every)
+    ]
 
 
 def _plain(text: str) -> str:

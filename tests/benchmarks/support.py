@@ -13,6 +13,7 @@ def figures(stall: float, gaps: tuple[float, ...], **shares: float) -> Figures:
         demand_tokens_per_s=667e3, first_batch_s=0.08, cpu_cores=0.1, overshoot_share=0.001,
         clock_error_ns=0, shares={"compute": 1 - stall, **shares, "host": 0.0}, gap_p50_ms=0.0,
         gap_p95_ms=0.2, gap_p99_ms=1.1, gap_max_ms=max(gaps), gaps_ms=gaps,
+        starts_s=tuple(number * 0.1 for number in range(len(gaps))),
     )  # fmt: skip
 
 

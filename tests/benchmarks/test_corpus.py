@@ -57,7 +57,7 @@ def test_it_is_written_once_and_again_when_other_text_is_asked_for(roots, tmp_pa
     smaller = make_corpus(folder, target_bytes=1000, files=2, roots=roots)
     assert smaller.documents < first.documents
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [*(f.name for f in smaller.files), "corpus.json"]
+        [*(f.name for f in smaller.files), "_corpus.json"]
     )
 
 

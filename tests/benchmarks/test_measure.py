@@ -49,6 +49,7 @@ def test_stall_rate_gap_rate_and_goodput_are_the_formulas():
     assert result.demand_tokens_per_s == pytest.approx(10_000)
     assert result.tokens_per_s == pytest.approx(4 * 80 / 0.060)
     assert list(result.gaps_ms) == [0, 10, 0, 10]
+    assert result.starts_s == (0.0, 0.02, 0.03, 0.05)
     assert result.gap_max_ms == 10
     assert result.gap_p50_ms == 5
     assert result.cpu_cores == 1.5
