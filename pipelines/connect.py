@@ -44,7 +44,7 @@ def ray_cluster() -> Iterator[str]:
         # A submitted job's environment is the submitter's choice; ours would collide with it.
         arguments["runtime_env"] = {"env_vars": worker_environment()}
     try:
-        with _environment(worker_environment() if address == "local" else {}):
+        with environment(worker_environment() if address == "local" else {}):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
     except Exception as error:
         raise _refused(address, error) from error
@@ -56,7 +56,7 @@ def ray_cluster() -> Iterator[str]:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """This process's environment with `variables`, for children that are started inside."""
     before = dict(os.environ)
     os.environ.update(variables)
@@ -147,7 +147,7 @@ def _refused(address: str | None, error: Exception) -> StokerError:
 
 
 def quiet_ray_data() -> Any:
-    """Ray Data's context with its own progress bars and plans switched off; ours says what counts."""
+    """Ray Data's context, its own progress bars and plans switched off; ours says what counts."""
     import ray.data
 
     context = ray.data.DataContext.get_current()

@@ -12,6 +12,7 @@ from pipelines.plan import Plan
 from pipelines.tokenizer import Tokenizer
 from pipelines.write import PLACES_SHOWN
 from shards.commit import Description, InputFile, commit
+from shards.dataset import open_dataset
 from shards.errors import MissingObject, StokerError
 from shards.format import token_dtype
 from shards.manifest import EndToken, TokenizerInfo, read_manifest
@@ -40,7 +41,7 @@ class Record:
         self.skipped: frozenset[int] = frozenset()
 
     def is_finished(self) -> bool:
-        """Whether the output is this job's dataset already.
+        """Whether the output is this job's dataset already, no shard of it missing.
 
         Raises:
             StokerError: it holds, or was going to hold, another plan's, and may not be overwritten.
@@ -49,7 +50,11 @@ class Record:
         if manifest is not None and tuple(manifest.plans) == (self.plan.id,):
             self.choice = Choice(manifest.engine, manifest.engine_reason)
             self.counts = manifest.counts
-            return True
+            dataset, sizes = open_dataset(self.store.uri), self._shard_sizes()
+            return all(
+                sizes.get(dataset.path(shard)) == size
+                for shard, size in enumerate(dataset.index.bytes.tolist())
+            )
         other = manifest.plans[0] if manifest is not None else self._begun()
         if other not in (None, self.plan.id) and not self.options.overwrite:
             held = "holds" if manifest is not None else "was begun with"
@@ -74,7 +79,7 @@ class Record:
             "libraries": self.plan.libraries,
         }
         self.store.write(PLAN_KEY, json.dumps(content, indent=1, sort_keys=True).encode())
-        sizes = {entry.key: entry.size for entry in self.store.list(f"shards/{self.plan.id}/")}
+        sizes = self._shard_sizes()
         for unit, receipt in read_receipts(self.store, self.plan.id).items():
             # A receipt alone proves nothing: its shards may have been deleted since.
             if all(sizes.get(shard.path) == shard.bytes for shard in receipt.shards):
@@ -132,6 +137,9 @@ class Record:
         )
         inputs = [InputFile(i.uri, i.size, i.etag, i.source) for i in self.plan.inputs]
         self.counts = commit(self.store, description, self.done.values(), inputs).counts
+
+    def _shard_sizes(self) -> dict[str, int]:
+        return {entry.key: entry.size for entry in self.store.list(f"shards/{self.plan.id}/")}
 
     def _begun(self) -> str | None:
         try:

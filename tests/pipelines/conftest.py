@@ -1,0 +1,52 @@
+"""One real Ray for all tests of the job, in a home of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.connect import environment, worker_environment
+from tests.servers import S3Server
+
+
+@pytest.fixture(scope="session")
+def ray_home() -> Iterator[Path]:
+    """HOME and temporary folder for Ray; short, since Ray puts sockets there (107 characters)."""
+    folder = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray_variables(ray_home: Path) -> dict[str, str]:
+    """The environment of a Ray that knows nothing of this machine's others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**kept, "HOME": str(ray_home), "RAY_TMPDIR": str(ray_home), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3: S3Server, ray_home: Path) -> Iterator[None]:
+    """A Ray with two cores that jobs in this process join; it sees the S3 server."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(ray_home))
+        patch.setenv("RAY_TMPDIR", str(ray_home))
+        with environment(worker_environment()):
+            ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        yield
+        ray.shutdown()
