@@ -84,6 +84,16 @@ def test_a_wait_is_split_by_the_way_of_the_batch_it_waited_for():
     assert parts["input"] == parts["host"] == 0
 
 
+def test_idle_time_before_the_wait_is_the_hosts_however_long_the_fetch_took():
+    run = recording([0, 10])
+    late = run.host.copy()
+    late["asked"][1] += 6 * MS
+    since = int(late["asked"][1])
+    row = (since - 40 * MS, since + 4 * MS, since + 4 * MS, since + 4 * MS)
+    parts = explain(replace(run, host=late), np.array([row], dtype=TIMELINE)).nanoseconds
+    assert (parts["host"], parts["fetch"]) == (6 * MS, 4 * MS)
+
+
 def test_a_wait_for_a_batch_not_yet_asked_for_is_input_of_no_told_cause():
     run = recording([0, 10])
     since = int(run.host[1]["asked"])

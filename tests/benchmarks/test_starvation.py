@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.starvation import Options, main, run
 from shards.errors import StokerError
+from shards.store import open_store
 
 QUICK = [
     *("--seq-len", "128", "--batch-size", "8", "--time-scale", "0.2"),
@@ -65,6 +66,26 @@ def test_without_the_text_inline_tokenization_is_left_out_and_the_report_says_wh
     )
     assert [r.name for r in report.results] == ["resident", "stoker"]
     assert "--text" in report.left_out["inline tokenization"]
+
+
+def test_the_data_may_lie_on_s3(made, s3, tmp_path):
+    bucket = s3.bucket("starvation")
+    here, there = open_store(made.tokens), open_store(f"{bucket}/tokens")
+    for entry in here.list():
+        there.write(entry.key, here.read(entry.key))
+    report = run(
+        Options(
+            data=there.uri,
+            output=tmp_path,
+            seq_len=128,
+            batch_size=8,
+            time_scale=0.05,
+            steps=20,
+            warmup=2,
+        )
+    )
+    assert report.results[1].figures.steps == 20
+    assert report.data["dataset"] == there.uri
 
 
 def test_errors_are_one_line_and_exit_code_1(made, tmp_path):
