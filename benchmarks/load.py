@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from benchmarks.command import guarded
 from benchmarks.synthetic import flatten, make_tokens
 from loaders import DataLoader, TokenDataset
 
-Batches = Iterator[object]
+Batches = Iterator[Mapping[str, torch.Tensor]]
 
 
 class MemoryMap(TorchDataset[dict[str, torch.Tensor]]):
@@ -62,7 +62,7 @@ def copies(path: str, dtype: np.dtype, batch_size: int, seq_len: int, *, labels:
         yield out
 
 
-def epochs(loader: TorchDataLoader[object]) -> Batches:
+def epochs(loader: TorchDataLoader[dict[str, torch.Tensor]]) -> Batches:
     """The batches of a loader, epoch after epoch."""
     while True:
         yield from loader

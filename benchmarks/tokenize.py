@@ -16,7 +16,6 @@ if sys.path and os.path.realpath(sys.path[0] or ".") == os.path.dirname(os.path.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 import argparse
-import functools
 import json
 import multiprocessing
 import shutil
@@ -24,41 +23,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from benchmarks.command import guarded
 from benchmarks.corpus import make_corpus, train_tokenizer
+from benchmarks.peer import Run, file_text_bytes, run_peer, text_bytes
 from pipelines.options import parse_size
 from pipelines.tokenizer import load_tokenizer
 
 LIMIT, JOB, PEER = "pyarrow + gigatoken", "Stoker's job", "Ray Data + transformers"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: bytes of text, seconds until work began, seconds of work."""
-
-    text_bytes: int
-    startup_s: float
-    steady_s: float
-
-    @property
-    def rate(self) -> float:
-        """Text MB/s while working."""
-        return self.text_bytes / 1e6 / self.steady_s
-
-    @property
-    def whole_rate(self) -> float:
-        """Text MB/s, start-up included."""
-        return self.text_bytes / 1e6 / (self.startup_s + self.steady_s)
 
 
 def run_limit(files: Sequence[str], column: str, blob: str, processes: int) -> Run:
@@ -99,7 +78,7 @@ def _limit(files: Sequence[str], column: str) -> tuple[float, float, int]:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=[column]):
             documents = batch.column(0).cast(pa.large_string())
             _tokenizer.encode_batch(ak.from_arrow(documents), parallel=False)
-            size += _text_bytes(documents)
+            size += text_bytes(documents)
     return start, time.perf_counter(), size
 
 
@@ -114,51 +93,6 @@ def run_job(files: Sequence[str], column: str, tokenizer: str) -> Run:
         )
     working = summary.seconds - summary.before_tasks
     return Run(summary.new_text_bytes, summary.before_tasks, working)
-
-
-def run_peer(files: Sequence[str], column: str, tokenizer: str) -> Run:
-    """read_parquet, map_batches with transformers, write_parquet, on a Ray of its own."""
-    from pipelines.connect import quiet_ray_data, ray_cluster
-
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="stoker-peer-") as folder, ray_cluster():
-        import ray.data
-
-        quiet_ray_data()
-        started = time.perf_counter()
-        rows = ray.data.read_parquet(list(files)).select_columns([column])
-        rows.map_batches(
-            _encode_batch,
-            fn_kwargs={"column": column, "name": tokenizer},
-            batch_size=256,
-            batch_format="pyarrow",
-        ).write_parquet(folder)
-        stopped = time.perf_counter()
-    size = sum(_file_text_bytes(file, column) for file in files)
-    return Run(size, started - began, stopped - started)
-
-
-def _encode_batch(batch: pa.Table, column: str, name: str) -> pa.Table:
-    """Ids of a batch of text, an end token behind each document."""
-    tokenizer = _loaded(name)
-    ids = tokenizer(batch.column(column).to_pylist(), add_special_tokens=False)["input_ids"]
-    return pa.table({"input_ids": [[*each, tokenizer.eos_token_id] for each in ids]})
-
-
-@functools.cache
-def _loaded(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name)
-
-
-def _text_bytes(documents: pa.LargeStringArray) -> int:
-    return int(pc.sum(pc.binary_length(documents)).as_py() or 0)
-
-
-def _file_text_bytes(file: Path | str, column: str) -> int:
-    chunks = pq.read_table(file, columns=[column]).column(0).chunks
-    return sum(_text_bytes(chunk.cast(pa.large_string())) for chunk in chunks)
 
 
 def copies(files: Sequence[Path], folder: Path, wanted_bytes: int, text_bytes: int) -> list[str]:
@@ -216,7 +150,7 @@ def compare(chosen: argparse.Namespace) -> str:
         # A worker of Ray has another working folder.
         trained = (chosen.demo / "tokenizer").resolve()
         tokenizer = tokenizer or str(train_tokenizer(trained, corpus))
-    size = sum(_file_text_bytes(file, column) for file in files)
+    size = sum(file_text_bytes(file, column) for file in files)
     cores = len(os.sched_getaffinity(0))
     runs: dict[str, list[Run]] = {LIMIT: [], JOB: [], PEER: []}
     with tempfile.TemporaryDirectory(prefix="stoker-text-") as folder:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.tokenize import JOB, LIMIT, PEER, Run, copies, main, run_limit, table
+from benchmarks.peer import Run
+from benchmarks.tokenize import JOB, LIMIT, PEER, copies, main, run_limit, table
 from pipelines.tokenizer import load_tokenizer
 
 
