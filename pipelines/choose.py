@@ -89,11 +89,11 @@ def _compare(
     tokenizer: Tokenizer, special_tokens: str, documents: pa.LargeStringArray
 ) -> str | None:
     """Where the engines part on `documents`, in words; None when they are equal."""
+    reference = ReferenceEngine(tokenizer.blob, special_tokens)
     try:
-        fast = FastEngine(tokenizer.blob, special_tokens)
+        fast = FastEngine(tokenizer.blob, special_tokens, reference)
     except StokerError as error:
         return str(error)
-    reference = ReferenceEngine(tokenizer.blob, special_tokens)
     for batch in batches(documents, 1 << 18):
         number = first_difference(fast.encode(batch), reference.encode(batch))
         if number is not None:

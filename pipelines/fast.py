@@ -7,13 +7,13 @@ in; all else goes to the reference, and the reason is told.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -150,8 +150,13 @@ class FastEngine:
 
     name = "gigatoken"
 
-    def __init__(self, blob: str, special_tokens: str) -> None:
+    def __init__(
+        self, blob: str, special_tokens: str, reference: ReferenceEngine | None = None
+    ) -> None:
         """As `ReferenceEngine`; call `refusal` first.
+
+        Args:
+            reference: of the same tokenizer, where there is one; else made when it is needed.
 
         Raises:
             StokerError: gigatoken can't load it.
@@ -159,7 +164,7 @@ class FastEngine:
         # Read when its thread pool is made; workers are many, so each has one thread.
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
         self._blob, self._special_tokens = blob, special_tokens
-        self._reference: ReferenceEngine | None = None
+        self._reference = reference
         self._tokenizer = self._build()
         self._encoded_bytes = self._cache_bytes = 0
 
@@ -205,12 +210,12 @@ class FastEngine:
     def _build(self) -> Any:
         from gigatoken.gigatoken_rs import load_hf_json
 
-        content = json.loads(self._blob)
+        content = orjson.loads(self._blob)
         if self._special_tokens == "text":
             # gigatoken has no switch for it; a token it doesn't know is text.
             content["added_tokens"] = [t for t in content["added_tokens"] if not t["special"]]
         try:
-            return load_hf_json(json.dumps(content, ensure_ascii=False).encode())
+            return load_hf_json(orjson.dumps(content))
         except Exception as error:
             raise StokerError(f"gigatoken can't load this tokenizer: {error}") from error
 

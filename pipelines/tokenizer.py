@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from shards.errors import StokerError
 
@@ -37,7 +38,7 @@ class Tokenizer:
     @cached_property
     def content(self) -> Mapping[str, Any]:
         """`blob`, parsed."""
-        parsed: dict[str, Any] = json.loads(self.blob)
+        parsed: dict[str, Any] = orjson.loads(self.blob)
         return parsed
 
     @cached_property
@@ -76,7 +77,7 @@ def load_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
             f"tokenizer {name} names no end-of-sequence token: name the one that is to end each "
             "document with --end-token"
         )
-    end_id = token_ids(json.loads(blob)).get(text)
+    end_id = token_ids(orjson.loads(blob)).get(text)
     if end_id is None:
         raise StokerError(
             f"tokenizer {name} has no token {text!r}: choose another with --end-token"
@@ -139,7 +140,7 @@ def _untruncated(blob: str, name: str) -> str:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     try:
-        content = json.loads(blob)
+        content = orjson.loads(blob)
         switched_on = content.get("truncation") or content.get("padding")
         if switched_on or not content["model"].get("type"):
             # Old files leave out what the library writes today.

@@ -90,7 +90,7 @@ def both_engines(split: str, mode: str) -> tuple[FastEngine, ReferenceEngine]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("split", ALL_SPLITS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(texts=st.lists(mixed_text, max_size=20))
 def test_both_engines_give_the_same_ids_for_any_text(
     split: str, mode: str, texts: list[str]
@@ -103,7 +103,7 @@ def test_both_engines_give_the_same_ids_for_any_text(
 
 
 def test_a_code_point_the_fast_engine_knows_otherwise_goes_to_the_reference() -> None:
-    """Fails if DIFFERING loses a range, or is not looked at: each of its ends is encoded by both."""
+    """Fails if DIFFERING loses a range, or isn't looked at: both encode each of its ends."""
     points = [chr(end) for ends in DIFFERING for end in ends]
     texts = documents("plain", *(f"a{c}b{c}" for c in points), "plain again")
     for split in ALL_SPLITS:
@@ -120,8 +120,8 @@ def test_the_list_of_differing_code_points_is_needed() -> None:
 
 def test_documents_with_differing_code_points_are_found_whatever_slice_they_lie_in() -> None:
     texts = documents("x", "\u0c5c", "😀 \u4e2d", "", "y\U00033479", "\u0c5d \U0003347a")
-    assert find_differing(texts).tolist() == [False, True, False, False, True, False]
-    assert find_differing(texts.slice(2, 3)).tolist() == [False, False, True]
+    assert np.flatnonzero(find_differing(texts)).tolist() == [1, 4]
+    assert np.flatnonzero(find_differing(texts.slice(2, 3))).tolist() == [2]
     assert find_differing(texts.slice(2, 2)) is None
     assert find_differing(texts.slice(5)) is None
     assert find_differing(documents()) is None
@@ -283,8 +283,8 @@ def test_batches_are_the_documents_in_order(texts: list[str], size: int) -> None
 def test_every_document_is_followed_by_the_end_token(lengths: list[int], dtype: str) -> None:
     offsets = np.cumsum([0, *lengths]).astype(np.int64)
     ids = np.arange(offsets[-1], dtype=np.uint32)
-    ended, tokens = append_end_token(offsets, ids, 60_000, np.dtype(dtype))
-    assert tokens.dtype == dtype
+    tokens = np.zeros(len(ids) + len(lengths), np.uint16 if dtype == "uint16" else np.uint32)
+    ended = append_end_token(offsets, ids, 60_000, tokens)
     for i in range(len(lengths)):
         own = ids[offsets[i] : offsets[i + 1]].tolist()
         assert tokens[ended[i] : ended[i + 1]].tolist() == [*own, 60_000]

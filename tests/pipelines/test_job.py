@@ -17,6 +17,7 @@ import pytest
 import zstandard
 
 from pipelines import job
+from pipelines.inputs import find_inputs
 from pipelines.job import run
 from pipelines.options import Options
 from pipelines.summary import Summary
@@ -35,7 +36,7 @@ TEXTS = [f"document {i}: {'word ' * (i * 7 % 40)}\n<|end|> é😀 \u2028" for i 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(blob(pair_tokenizer()))
+    path.write_text(blob(pair_tokenizer(merged="Ġdocumentwr0123")))
     return str(path)
 
 
@@ -77,8 +78,15 @@ def files_of(uri: str | Path, *, but: tuple[str, ...] = ("logs/", "receipts/")) 
 # --- exact -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["text", "control"])
-@pytest.mark.parametrize("name", ["llama-3", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("llama-3", "text"),
+        ("gpt2", "control"),
+        pytest.param("llama-3", "control", marks=pytest.mark.slow),
+        pytest.param("gpt2", "text", marks=pytest.mark.slow),
+    ],
+)
 def test_ids_of_every_document_equal_transformers_and_end_with_the_end_token(
     name: str, mode: str, shared: Path, tmp_path: Path
 ) -> None:
@@ -190,16 +198,17 @@ def test_any_unit_size_and_any_shard_size_give_the_same_stream(
         tokenize(path, output=out, **sizes)
         assert documents_of(out) == expected
         assert len(open_dataset(str(out)).index) > 5
-    index = open_dataset(str(tmp_path / "other2")).index
+    dataset = open_dataset(str(tmp_path / "other2"))
+    index, width = dataset.index, dataset.dtype.itemsize
     assert all(
-        tokens * 4 <= 3_000 or docs == 1
+        tokens * width <= 3_000 or docs == 1
         for tokens, docs in zip(index.tokens, index.documents, strict=True)
     )
     # No shard could have taken the next one's first document.
     tokens = [len(ids) for ids in expected]
     firsts = np.cumsum([0, *index.documents])
     for shard, (start, stop) in enumerate(pairwise(firsts[:-1])):
-        assert (index.tokens[shard] + tokens[stop]) * 4 > 3_000, (start, stop)
+        assert (index.tokens[shard] + tokens[stop]) * width > 3_000, (start, stop)
 
 
 def test_jsonl_and_its_compressed_forms_give_the_same_shard_bytes(
@@ -265,7 +274,7 @@ def test_an_s3_object_that_changes_after_the_plan_is_an_error(
 ) -> None:
     bucket = s3.bucket("pipelines-change")
     s3.client().put_object(Bucket="pipelines-change", Key="a.jsonl", Body=b'{"text": "x"}\n')
-    planned = job.find_inputs
+    planned = find_inputs
 
     def then_change(*arguments: Any) -> Any:
         found = planned(*arguments)
@@ -306,10 +315,8 @@ def test_bad_rows_over_the_budget_fail_the_job_with_the_first_ten_places(
     first, *places = str(caught.value).splitlines()
     assert "--max-bad-rows 0" in first
     assert len(places) == 10
-    assert (
-        places[0]
-        == f"  {path} line at byte 850: malformed JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0)"
-    )
+    assert places[0].startswith(f"  {path} line at byte 850: malformed JSON: ")
+    assert places[9].startswith(f"  {path} line at byte {850 + 9 * 5}: ")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 

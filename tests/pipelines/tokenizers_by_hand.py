@@ -15,14 +15,16 @@ def added(content: str, id: int, *, special: bool = True, **changes: bool) -> di
     return {"id": id, "content": content, **flags, "special": special, **changes}
 
 
-def pair_tokenizer(split: str | None = None) -> dict[str, Any]:
+def pair_tokenizer(split: str | None = None, merged: str | None = None) -> dict[str, Any]:
     """A byte-level BPE that merges any two bytes, so that each border of words shows.
 
     Args:
         split: the pattern of its Split; None: GPT-2's own.
+        merged: the letters of which any two merge; None: all 256. Fewer load faster.
     """
     letters = sorted(byte_letters())
-    merges = [[a, b] for a in letters for b in letters]
+    pairs = letters if merged is None else sorted(merged)
+    merges = [[a, b] for a in pairs for b in pairs]
     # Out of order, or every word would fall apart in the same way, from the left.
     merges = merges[1::3] + merges[::3] + merges[2::3]
     tokens = letters + [a + b for a, b in merges]
