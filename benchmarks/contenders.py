@@ -7,7 +7,6 @@ seq_len).
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -184,24 +183,37 @@ class InlineDataset(IterableDataset[Batch]):
             rest = stream[whole * job.seq_len :]
 
     def _texts(self) -> Iterator[list[str]]:
-        """Documents, as many at a time as make about `CHUNK_BYTES`."""
+        """Documents without end, as many at a time as make about `CHUNK_BYTES`."""
         job, info = self.job, get_worker_info()
         number, workers = (info.id, info.num_workers) if info else (0, 1)
-        # With fewer units than workers some share one: an idle worker would be held against it.
-        mine = job.units[number::workers] or [job.units[number % len(job.units)]]
-        for unit in itertools.cycle(mine):
-            for batch in read_unit(unit, job.text_column, job.text_split):
-                chunk: list[str] = []
-                size = 0
-                for document in batch.documents:
-                    text = document.as_py()
-                    chunk.append(text)
-                    size += len(text)
-                    if size >= CHUNK_BYTES:
-                        yield chunk
-                        chunk, size = [], 0
-                if chunk:
+        mine = job.units[number::workers]
+        while True:
+            chunks = 0
+            for unit in mine:
+                for chunk in self._chunks(unit):
+                    chunks += 1
                     yield chunk
+            if chunks:
+                continue
+            if len(mine) == len(job.units):
+                raise StokerError("the text given for inline tokenization holds no document")
+            # Few units, or few row groups: this worker shares the text, an idle one would be
+            # held against it.
+            mine = job.units
+
+    def _chunks(self, unit: Unit) -> Iterator[list[str]]:
+        for batch in read_unit(unit, self.job.text_column, self.job.text_split):
+            chunk: list[str] = []
+            size = 0
+            for document in batch.documents:
+                text = document.as_py()
+                chunk.append(text)
+                size += len(text)
+                if size >= CHUNK_BYTES:
+                    yield chunk
+                    chunk, size = [], 0
+            if chunk:
+                yield chunk
 
 
 def find_units(
@@ -214,7 +226,8 @@ def find_units(
     """
     inputs = find_inputs(names)
     total = sum(item.size for item in inputs)
-    unit_bytes = max(SMALLEST_UNIT, total // (4 * max(1, workers)))
+    workers = max(1, workers)
+    unit_bytes = max(1, min(SMALLEST_UNIT, total // workers), total // (4 * workers))
     units = list(cut_units(inputs, unit_bytes, text_split))
     pieces = (piece for unit in units for piece in unit.slices)
     first = next((piece for piece in pieces if piece.format == "parquet"), None)

@@ -31,11 +31,11 @@ def render(report: Report) -> str:
     environment.filters["rate"] = rate
     # Below a hundredth of a percent a cause would only ask a question; the JSON has them all.
     most = {c: max(r.figures.shares.get(c, 0.0) for r in report.results) for c in CAUSES}
-    shown = {cause for cause, share in most.items() if share >= SHOWN_SHARE}
     return environment.get_template("report.html").render(
         report=report,
         rows=figure_rows(report),
-        causes={cause: text for cause, text in CAUSES.items() if cause in shown},
+        causes=CAUSES,
+        shown=[cause for cause, share in most.items() if share >= SHOWN_SHARE],
         input_causes=INPUT_CAUSES,
         cores=report.environment.get("cores", "?"),
         charts={"time": time_chart(report), "gaps": gap_chart(report)},

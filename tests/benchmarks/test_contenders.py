@@ -2,6 +2,7 @@
 
 import itertools
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -49,6 +50,27 @@ def test_more_workers_than_units_all_work(made):
     job.units = one
     batches = list(itertools.islice(job.open(), 9))
     assert all(batch["input_ids"].shape == (ROWS, SEQ_LEN) for batch in batches)
+
+
+@pytest.mark.timeout(60)
+def test_workers_share_a_file_of_one_row_group_instead_of_spinning(made, tmp_path):
+    path = tmp_path / "one.parquet"
+    pq.write_table(pq.read_table(made.files[0]), path, row_group_size=10**6)
+    job = inline(made, 2)
+    job.units = find_units([str(path)], 2)
+    assert len(job.units) > 1
+    batches = list(itertools.islice(job.open(), 8))
+    assert len(batches) == 8
+
+
+@pytest.mark.timeout(60)
+def test_text_without_documents_is_an_error_and_not_a_hang(made, tmp_path):
+    path = tmp_path / "none.parquet"
+    pq.write_table(pq.read_table(made.files[0]).slice(0, 0), path)
+    job = inline(made, 0)
+    job.units = find_units([str(path)], 1)
+    with pytest.raises(StokerError, match="holds no document"):
+        next(job.open())
 
 
 def test_stoker_goes_on_after_an_epoch_and_tells_the_way_of_its_batches(made):
