@@ -7,14 +7,14 @@ from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
-from shards.dataset import open_dataset
 from torch.utils.data import Dataset
 
-from loaders.blocks import IGNORED, Rows, parts_of_run
+from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
 from loaders.fetch import bring
 from loaders.sampler import PaddingIndex
 from loaders.schedule import Run
 from loaders.source import Source, open_source
+from shards.dataset import open_dataset
 
 Sample = dict[str, torch.Tensor]
 
@@ -54,7 +54,7 @@ class TokenDataset(Dataset[Sample]):
                 f"{self.stream.tokens} tokens: choose a seq_len of at most that"
             )
         self.samples = self.stream.tokens // seq_len
-        self._source: tuple[int, Source] | None = None
+        self._process: tuple[int, Source, Checksums] | None = None
 
     @property
     def sample_bytes(self) -> int:
@@ -65,9 +65,19 @@ class TokenDataset(Dataset[Sample]):
     @property
     def source(self) -> Source:
         """Where this process reads from."""
-        if self._source is None or self._source[0] != os.getpid():
-            self._source = (os.getpid(), open_source(self.uri))
-        return self._source[1]
+        return self._of_this_process()[1]
+
+    def parts(self, run: Run, rows: Rows) -> list[PartOfRun]:
+        """The reads that fill `rows` with the samples of `run`."""
+        checksums = self._of_this_process()[2]
+        return parts_of_run(self.stream, checksums, self.seq_len, run, rows)
+
+    def _of_this_process(self) -> tuple[int, Source, Checksums]:
+        process = self._process
+        if process is None or process[0] != os.getpid():
+            checksums = Checksums(self.stream.dataset.cells)
+            process = self._process = (os.getpid(), open_source(self.uri), checksums)
+        return process
 
     def __len__(self) -> int:
         return self.samples
@@ -93,9 +103,7 @@ class TokenDataset(Dataset[Sample]):
             part
             for place, number in enumerate(numbers)
             if number >= 0
-            for part in parts_of_run(
-                self.stream, self.seq_len, Run(place, number, 1), rows[place : place + 1]
-            )
+            for part in self.parts(Run(place, number, 1), rows[place : place + 1])
         ]
         bring(self.source, parts)
         ids = rows.tokens.astype(np.int64)
@@ -119,4 +127,4 @@ class TokenDataset(Dataset[Sample]):
         return number % self.samples
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_source": None}
+        return {**self.__dict__, "_process": None}

@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shards.errors import CorruptShard, StoreError
-
 from loaders.source import Read, Scratch, Source, TransientError
 from loaders.stats import FetchCounts
+from shards.errors import CorruptShard, StoreError
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,9 @@ class Patience:
     first_pause: float = 0.1  # doubled from attempt to attempt, with jitter
     longest_pause: float = 2.0
     most_abandoned: int = 64  # threads written off at once
+
+
+PATIENCE = Patience()
 
 
 class Part(Protocol):
@@ -88,7 +90,7 @@ class Fetcher:
         self._most_threads = threads
         self._counts = counts
         self._fail_callback = fail
-        self._patience = patience or Patience()
+        self._patience = patience or PATIENCE
         self._changed = threading.Condition()
         self._queue: deque[_Request] = deque()
         self._reading: dict[int, _Request] = {}

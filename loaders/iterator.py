@@ -5,21 +5,20 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
-from shards.errors import StokerError
 
 from loaders.assemble import Assembler, Ready
-from loaders.blocks import Rows, parts_of_run
+from loaders.blocks import Rows
 from loaders.dataset import TokenDataset
-from loaders.fetch import Fetcher, Patience
+from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
 from loaders.order import BLOCK_BYTES, Order
 from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
 from loaders.slabs import Slabs
 from loaders.state import Progress
 from loaders.stats import Stats
+from shards.errors import StokerError
 
 # Rows assembled in one go: large enough to spread numpy's and Python's cost per call, small enough
 # to be in the CPU's cache when it is handed out. Bytes of int64 input_ids.
@@ -86,7 +85,6 @@ class Settings:
     threads: int  # 0: as many as suit the source
     ready_batches: int | None  # None: two chunks
     timeout: float  # seconds, 0: none
-    patience: Patience = field(default_factory=Patience)
 
 
 class TokenIterator:
@@ -110,6 +108,7 @@ class TokenIterator:
         self._progress, self._token = progress, token
         self._stats, self._kept = stats, kept
         self._steps, self._step = span.steps, 0
+        self._over = False
         self._timeout = settings.timeout or None
         self._assembler = _assembler(dataset, span, settings, kept, stats)
         self._ready: deque[Ready] = self._assembler.ready
@@ -144,10 +143,13 @@ class TokenIterator:
 
     def close(self) -> None:
         """Ends the threads; the iterator is finished."""
+        self._over = True
         self._finalizer.detach()
         self._assembler.close(_END_SECONDS)
 
     def _wait(self) -> Ready:
+        if self._over:
+            raise StopIteration
         try:
             ready = self._assembler.wait(self._timeout)
         except TimeoutError:
@@ -188,7 +190,7 @@ def _assembler(
         plan,
         chunks(plan, most_rows, most_opened),
         memory,
-        partial(parts_of_run, dataset.stream, dataset.seq_len),
+        dataset.parts,
         kept.slabs,
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
@@ -199,7 +201,6 @@ def _assembler(
             settings.threads or source.threads,
             stats.fetch,
             assembler.fail,
-            settings.patience,
         )
     )
     return assembler

@@ -14,10 +14,10 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from s3torchconnector import S3ClientConfig, S3Exception
-from shards.errors import MissingObject, StoreError
-from shards.store import s3_client
 
 from loaders.source import Read, Scratch, TransientError, short_object
+from shards.errors import MissingObject, StoreError
+from shards.s3 import s3_client, split_uri
 
 _TESTED = (1, 5)
 
@@ -29,7 +29,7 @@ class S3Source:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        self._bucket, prefix = split_uri(uri)
         self._prefix = f"{prefix}/" if prefix else ""
 
     def read(self, read: Read, scratch: Scratch) -> memoryview:

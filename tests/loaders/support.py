@@ -3,12 +3,15 @@
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from loaders import DataLoader, TokenDataLoader, TokenDataset
+from tests.datasets import write_dataset
 
 # Ways to hold the tests' datasets: all of it, or a few small blocks at a time.
 Modes: dict[str, dict[str, Any]] = {
@@ -17,13 +20,29 @@ Modes: dict[str, dict[str, Any]] = {
 }
 
 
-def token_dataset(uri: str, tokens: int, *, seq_len: int) -> TokenDataset:
-    from shards.dataset import write
+def token_dataset(
+    uri: str,
+    tokens: int,
+    *,
+    seq_len: int,
+    dtype: str = "uint32",
+    mask: npt.NDArray[np.uint8] | None = None,
+) -> TokenDataset:
+    """A dataset whose token at each position of the stream is that position.
 
-    t = np.arange(tokens, dtype=np.uint32)
-    cut = [0, tokens // 3, tokens // 3 + 5, tokens]
-    write(uri, [t[a:b] for a, b in zip(cut, cut[1:]) if b > a])
+    Three shards of documents of uneven length, one of them of 5 tokens: the shards end inside
+    samples. `mask`: the loss mask of the whole stream.
+    """
+    values = np.arange(tokens).astype(dtype)
+    cuts = [0, tokens // 3, tokens // 3 + 5, tokens]
+    documents = [np.split(values[a:b], _document_ends(b - a)) for a, b in pairwise(cuts)]
+    masks = None if mask is None else [mask[a:b] for a, b in pairwise(cuts)]
+    write_dataset(uri, documents, loss_masks=masks)
     return TokenDataset(uri, seq_len)
+
+
+def _document_ends(tokens: int) -> npt.NDArray[np.int64]:
+    return np.arange(1, 40, dtype=np.int64).cumsum()[: max(0, min(39, tokens // 100))]
 
 
 def token_loader(dataset: TokenDataset, *args: Any, **kwargs: Any) -> TokenDataLoader:

