@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 import pyarrow as pa
@@ -56,15 +57,14 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
         if record.is_finished():
             return _summary(record, watch, cluster="")
         check_columns(plan, options.text_column)
-        choice = choose_engine(
-            options.engine, tokenizer, options.special_tokens, sample_documents(plan, options)
-        )
-        watch.say(f"engine {choice.engine}: {choice.reason}")
-        record.begin(choice)
+        record.begin()
         if record.done:
             watch.say(f"skipping {len(record.done)} of {len(plan.units)} units, done before")
-        cluster = _run_missing(record, _job(record, choice), watch)
-        record.commit()
+        with ThreadPoolExecutor(1, "choose") as pool:
+            # Seconds of work here, while Ray's start is seconds of waiting for other processes.
+            choice = pool.submit(_choose, record)
+            cluster = _run_missing(record, choice, watch)
+            record.commit(choice.result())
         return _summary(record, watch, cluster)
 
 
@@ -110,6 +110,12 @@ def sample_documents(plan: Plan, options: Options) -> pa.LargeStringArray:
     return pa.concat_arrays(samples) if samples else pa.array([], pa.large_string())
 
 
+def _choose(record: Record) -> Choice:
+    options = record.options
+    sample = sample_documents(record.plan, options)
+    return choose_engine(options.engine, record.tokenizer, options.special_tokens, sample)
+
+
 def _job(record: Record, choice: Choice) -> Job:
     options, tokenizer = record.options, record.tokenizer
     return Job(
@@ -128,7 +134,7 @@ def _job(record: Record, choice: Choice) -> Job:
     )
 
 
-def _run_missing(record: Record, job: Job, watch: _Watch) -> str:
+def _run_missing(record: Record, choice: Future[Choice], watch: _Watch) -> str:
     """Runs the units that are not done; returns in words where."""
     missing = [unit for unit in record.plan.units if unit.number not in record.done]
     if not missing:
@@ -137,7 +143,9 @@ def _run_missing(record: Record, job: Job, watch: _Watch) -> str:
     total = sum(unit.bytes for unit in record.plan.units)
     skipped = total - sum(unit.bytes for unit in missing)
     with ray_cluster() as cluster, interruptible():
-        watch.say(cluster)
+        chosen = choice.result()
+        watch.say(f"{cluster}; engine {chosen.engine}: {chosen.reason}")
+        job = _job(record, chosen)
         watch.tasks_start()
         with Progress(total, skipped, watch.show) as progress:
             outcomes = run_units(missing, job, progress.meter)

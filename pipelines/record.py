@@ -30,7 +30,7 @@ class Record:
     Attributes:
         done: receipts by unit.
         skipped: units that earlier runs had done.
-        choice, counts: the engine and what the dataset holds; known once it is there or begun.
+        choice, counts: the engine and what the dataset holds; known once it is there.
     """
 
     def __init__(self, options: Options, plan: Plan, tokenizer: Tokenizer) -> None:
@@ -64,9 +64,8 @@ class Record:
             )
         return False
 
-    def begin(self, choice: Choice) -> None:
+    def begin(self) -> None:
         """Writes the plan, and finds what earlier runs of it have done."""
-        self.choice = choice
         content = {
             "plan": self.plan.id,
             "units": len(self.plan.units),
@@ -74,8 +73,6 @@ class Record:
             "inputs": len(self.plan.inputs),
             "input_bytes": sum(item.size for item in self.plan.inputs),
             "settings": self.plan.settings,
-            "engine": choice.engine,
-            "engine_reason": choice.reason,
             "libraries": self.plan.libraries,
         }
         self.store.write(PLAN_KEY, json.dumps(content, indent=1, sort_keys=True).encode())
@@ -116,9 +113,9 @@ class Record:
             + "".join(f"\n  {place}" for place in places)
         )
 
-    def commit(self) -> None:
+    def commit(self, choice: Choice) -> None:
         """Receipts -> tables -> manifest. From then on the dataset exists."""
-        tokenizer, choice = self.tokenizer, self.choice
+        tokenizer, self.choice = self.tokenizer, choice
         info = TokenizerInfo(
             name=tokenizer.name,
             fingerprint=tokenizer.fingerprint,
