@@ -21,6 +21,7 @@ from pipelines import files, read_lines
 from pipelines.inputs import Input, find_inputs
 from pipelines.plan import Slice, cut_units
 from pipelines.read import SAMPLE_BYTES, BadRow, read_slice, read_unit
+from pipelines.read_parquet import group_start
 from shards.errors import StokerError
 
 
@@ -90,6 +91,15 @@ def test_any_cut_gives_each_line_once(
         for text in batch.documents.to_pylist()
     ]
     assert got == expected
+
+
+def test_a_line_belongs_to_the_slice_in_which_its_first_byte_lies(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("ab\ncd\nef\n")
+    for cut, first in ((3, ["ab"]), (4, ["ab", "cd"]), (2, ["ab"]), (6, ["ab", "cd"])):
+        [before, _] = slices_at(one_input(path), [cut])
+        [batch] = read_slice(before, "text", "line")
+        assert batch.documents.to_pylist() == first, cut
 
 
 @settings(max_examples=60, deadline=None)
@@ -273,6 +283,16 @@ def test_any_cut_gives_each_row_group_once(
         for text in batch.documents.to_pylist()
     ]
     assert got == texts
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_row_group_starts_at_its_first_page_a_dictionary_included(
+    dictionary: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x"] * 100}), path, use_dictionary=dictionary)
+    magic = len(b"PAR1")
+    assert group_start(pq.ParquetFile(path).metadata, 0) == magic
 
 
 @pytest.mark.parametrize(
