@@ -50,6 +50,7 @@ class Assembler:
         plan: how the span is read; `chunks` its cut, `memory` what they were made for.
         parts: the reads that fill rows with a run.
         fetcher: made with `fail=` this object's `fail`; see `start`.
+        most_rows: of a chunk.
         ready_batches: how many finished batches may wait.
     """
 
@@ -60,6 +61,7 @@ class Assembler:
         memory: Memory,
         parts: Callable[[Run, Rows], list[PartOfRun]],
         slabs: Slabs,
+        most_rows: int,
         ready_batches: int,
     ) -> None:
         self.span = plan.span
@@ -71,6 +73,7 @@ class Assembler:
         self._chunks = chunks
         self._parts = parts
         self._slabs = slabs
+        self._most_rows = most_rows
         self._ready_batches = ready_batches
         tokens = memory.rows.tokens
         some = max(1, _CACHED_BYTES // tokens[0].nbytes)
@@ -266,10 +269,9 @@ class Assembler:
     def _gather(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
         rows, addresses = self.memory.rows, self.memory.addresses(chunk)
         shape = (chunk.run.size + chunk.padding, rows.tokens.shape[1])
-        (ids, ids_array), (labels, labels_array) = (
-            self._slabs.take(*shape),
-            self._slabs.take(*shape),
-        )
+        room = self._most_rows * shape[1]
+        ids, ids_array = self._slabs.take(shape, room)
+        labels, labels_array = self._slabs.take(shape, room)
         size = len(self._narrow)
         for start in range(0, chunk.run.size, size):
             part = slice(start, min(start + size, chunk.run.size))

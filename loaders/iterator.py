@@ -192,6 +192,7 @@ def _assembler(
         memory,
         dataset.parts,
         kept.slabs,
+        most_rows,
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
     source = dataset.source

@@ -27,22 +27,24 @@ class Slabs:
         self._pinned = pinned
         self._free: deque[Ints] = deque(maxlen=_KEPT)
 
-    def take(self, *shape: int) -> tuple[torch.Tensor, Ints]:
-        """An uninitialized tensor of this shape, and the array through which to fill it."""
+    def take(self, shape: tuple[int, int], room: int) -> tuple[torch.Tensor, Ints]:
+        """An uninitialized tensor of this shape, and the array through which to fill it.
+
+        `room`: elements that the largest tensors have. All slabs are that large, so that any of
+        them serves; memory that is never written costs nothing.
+        """
         if self._pinned:
             tensor = torch.empty(shape, dtype=torch.int64, pin_memory=True)
             return tensor, tensor.numpy()
         size = prod(shape)
-        memory = self._reusable(size)
+        memory = self._slab(max(size, room))
         array = memory[:size].reshape(shape)
         weakref.finalize(array, self._free.append, memory).atexit = False
         return torch.from_numpy(array), array
 
-    def _reusable(self, size: int) -> Ints:
-        # The latest one back is still in the CPU's cache. Chunks grow at the start of an iteration:
-        # what is too small by then is let go.
-        while self._free:
-            memory = self._free.pop()
-            if size <= memory.size <= 2 * size:
-                return memory
-        return np.empty(size, np.int64)
+    def _slab(self, size: int) -> Ints:
+        try:
+            memory = self._free.pop()  # the latest one back is still in the CPU's cache
+        except IndexError:
+            return np.empty(size, np.int64)
+        return memory if memory.size == size else np.empty(size, np.int64)
