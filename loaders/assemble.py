@@ -7,9 +7,10 @@ next chunk; gathers its rows; widens them to int64; and hands out views, one for
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,7 @@ _CACHED_BYTES = 1 << 19
 _CHECK_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A finished batch: `position` is where the epoch stands once it has been delivered."""
 
     batch: dict[str, torch.Tensor]
@@ -252,15 +252,18 @@ class Assembler:
         self.memory.forget(chunk.closed)
         assembled = time.perf_counter_ns()
         marks = (planned.asked, planned.arrived, assembled, time.perf_counter_ns())
-        batches = zip(ids.split(span.batch_size), labels.split(span.batch_size), strict=True)
+        seq_len, tokens = ids.shape[1], ids.numel()
+        size = span.batch_size * seq_len
+        first = span.position_after(chunk.step)
+        batches = zip(_split(ids, span.batch_size), _split(labels, span.batch_size), strict=True)
         ready = [
             Ready(
                 {"input_ids": step_ids, "labels": step_labels},
-                span.position_after(chunk.step + number + 1),
-                step_ids.numel(),
+                min(first + number * span.global_batch, span.order.samples),
+                min(size, tokens - (number - 1) * size),
                 marks,
             )
-            for number, (step_ids, step_labels) in enumerate(batches)
+            for number, (step_ids, step_labels) in enumerate(batches, 1)
         ]
         with self._changed:
             self.ready.extend(ready)
@@ -286,3 +289,10 @@ class Assembler:
         ids_array[chunk.run.size :] = 0
         labels_array[chunk.run.size :] = IGNORED
         return ids, labels
+
+
+def _split(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+    """`size` rows each, the last perhaps fewer; unbind costs a third of split."""
+    steps, rest = divmod(len(rows), size)
+    whole = rows[: steps * size].view(steps, size, rows.shape[1]).unbind(0)
+    return (*whole, rows[steps * size :]) if rest else whole
