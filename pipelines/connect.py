@@ -44,8 +44,7 @@ def ray_cluster() -> Iterator[str]:
         # A submitted job's environment is the submitter's choice; ours would collide with it.
         arguments["runtime_env"] = {"env_vars": worker_environment()}
     try:
-        with environment(worker_environment() if address == "local" else {}):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+        _init(arguments)
     except Exception as error:
         raise _refused(address, error) from error
     try:
@@ -53,6 +52,21 @@ def ray_cluster() -> Iterator[str]:
         yield "Ray started here" if address == "local" else f"joined Ray at {at}"
     finally:
         ray.shutdown()
+
+
+def _init(arguments: dict[str, Any]) -> None:
+    """ray.init; a start on this machine is tried twice, since a busy one misses Ray's fixed waits."""
+    import ray
+
+    local = arguments["address"] == "local"
+    with environment(worker_environment() if local else {}):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+        except Exception:
+            if not local:
+                raise
+            ray.shutdown()
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
 
 
 @contextmanager

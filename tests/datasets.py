@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ PLAN = "0123456789abcdef"
 TOKENIZER_JSON = "{}"
 
 
-def description(dtype: str) -> Description:
+def description(dtype: Literal["uint16", "uint32"]) -> Description:
     """Of a dataset whose tokens are numbers that no tokenizer made."""
     return Description(
         dtype=dtype,
@@ -52,7 +53,7 @@ def write_dataset(
     for unit, documents in enumerate(shards):
         lengths = np.array([len(document) for document in documents], np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), lengths.cumsum()])
-        tokens = np.concatenate(documents)
+        tokens: Any = np.concatenate(documents)
         mask = loss_masks[unit] if loss_masks else None
         record = ShardRecord.of(
             PLAN,
@@ -65,5 +66,5 @@ def write_dataset(
         store.write(record.path, built.data)
         counts = Counts(rows=len(documents), documents=len(documents), tokens=len(tokens))
         receipts.append(Receipt(unit, counts, (record,)))
-    dtype = np.concatenate(shards[0]).dtype.name
+    dtype: Any = shards[0][0].dtype.name
     return commit(store, description(dtype), receipts, [InputFile("test", 1, "x", "default")])

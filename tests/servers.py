@@ -93,7 +93,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
         str(Path(sys.executable).with_name("rclone")),
         *("serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"),
         *("--config", os.devnull, "--vfs-cache-mode", "off"),
-        # A file changed behind its back shows at once; at 0s rclone's cleanup timers spin on a core.
+        # A file changed behind its back shows at once; at 0s rclone's timers spin on a core.
         *("--dir-cache-time", "1ms"),
         str(root),
     ]
