@@ -55,7 +55,7 @@ def ray_cluster() -> Iterator[str]:
 
 
 def _init(arguments: dict[str, Any]) -> None:
-    """ray.init; a start on this machine is tried twice, since a busy one misses Ray's fixed waits."""
+    """ray.init; a start here is tried twice, since a busy machine misses Ray's fixed waits."""
     import ray
 
     local = arguments["address"] == "local"
