@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,9 @@ def enable_token() -> bool:
         Whether there is a token.
     """
     token = bool(os.environ.get("RAY_AUTH_TOKEN")) or _token_file().is_file()
-    if token:
+    # Ray reads the mode when it is imported; set later, its servers would ask for a token that this
+    # process doesn't send.
+    if token and "ray" not in sys.modules:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     return token
 
