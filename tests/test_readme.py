@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from tests.pipelines.processes import environment, kill_below
 
 TEXTS = [f"document {n}: the quick brown fox jumps over lazy dog {n * n}" for n in range(4000)]
 
@@ -62,9 +66,18 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """HOME and Ray's folder: no cluster, token or setting of another test's is found there."""
+    folder = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
+    yield folder
+    kill_below(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run_one_after_the_other(repository, workplace):
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
+def test_the_commands_of_the_readme_run_one_after_the_other(repository, workplace, home):
+    variables = environment(home, PYTHONPATH=str(repository))
     ran = []
     for command in commands(repository):
         words = shlex.split(command)
@@ -75,7 +88,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(repository, workplac
         answer = subprocess.run(
             [sys.executable, *script],
             cwd=workplace,
-            env=environment,
+            env=variables,
             capture_output=True,
             text=True,
             timeout=280,
@@ -88,7 +101,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(repository, workplac
         answer = subprocess.run(
             [sys.executable, "-c", code],
             cwd=workplace,
-            env=environment,
+            env=variables,
             capture_output=True,
             text=True,
             timeout=120,

@@ -30,9 +30,12 @@ def ray_variables(ray_home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(ray_home), "RAY_TMPDIR": str(ray_home), "HF_HUB_OFFLINE": "1"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray(s3: S3Server, ray_home: Path) -> Iterator[None]:
-    """A Ray with two cores that jobs in this process join; it sees the S3 server."""
+    """A Ray with two cores that jobs in this process join; it sees the S3 server.
+
+    It ends with its module: tests that start a Ray of their own find its ports and memory free.
+    """
     import ray
 
     with pytest.MonkeyPatch.context() as patch:

@@ -39,9 +39,9 @@ def head() -> Iterator[Head]:
     subprocess.run([RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
     port = free_port()
     command = [RAY, "start", "--head", "--port=0", "--num-cpus=2", "--disable-usage-stats"]
-    started = subprocess.run(
-        [*command, f"--dashboard-port={port}"], env=env, check=True, capture_output=True, text=True
-    )
+    # Another Ray here may hold the agent's default port; without its agent a head takes no jobs.
+    command += [f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"]
+    started = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     assert "authentication is enabled" in started.stdout + started.stderr
     try:
         address = (home / "ray" / "ray_current_cluster").read_text().strip()
