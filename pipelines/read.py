@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -41,11 +42,13 @@ class Batch:
     Attributes:
         documents: large_string, no nulls, valid UTF-8.
         done: input bytes of the slice read by now; for progress.
+        place: of the document with this number: its uri and where in it, as `BadRow` says it.
     """
 
     documents: pa.LargeStringArray
     bad: tuple[BadRow, ...]
     done: int
+    place: Callable[[int], str]
 
 
 def read_unit(unit: Unit, text_column: str, text_split: str) -> Iterator[Batch]:
@@ -57,7 +60,7 @@ def read_unit(unit: Unit, text_column: str, text_split: str) -> Iterator[Batch]:
     before = 0
     for piece in unit.slices:
         for batch in read_slice(piece, text_column, text_split):
-            yield Batch(batch.documents, batch.bad, before + batch.done)
+            yield replace(batch, done=before + batch.done)
         before += piece.bytes
 
 
@@ -78,18 +81,21 @@ def read_slice(piece: Slice, text_column: str, text_split: str) -> Iterator[Batc
 
 def documents_of(
     values: Sequence[bytes] | pa.Array, uri: str, place: Callable[[int], str]
-) -> tuple[pa.LargeStringArray, list[BadRow]]:
+) -> tuple[pa.LargeStringArray, list[BadRow], Callable[[int], str]]:
     """The rows of `values` that are text, and those that are not: nulls and invalid UTF-8.
 
     Args:
         values: bytes, or an Arrow array of strings or bytes.
         place: of the row with this number in `values`.
+
+    Returns:
+        The documents, the bad rows, and `Batch.place` of those documents.
     """
     raw = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
     if raw.type != pa.large_string():
         raw = raw.cast(pa.large_binary()).view(pa.large_string())
     if not raw.null_count and is_utf8(raw):
-        return raw, []
+        return raw, [], partial(_place_of, uri, place, None)
     bad: list[BadRow] = []
     keep: list[bool] = []
     for number, value in enumerate(raw.view(pa.large_binary())):
@@ -98,7 +104,14 @@ def documents_of(
         keep.append(reason is None)
         if reason is not None:
             bad.append(BadRow(uri, place(number), reason, sample(data or b"")))
-    return raw.filter(pa.array(keep, pa.bool_())), bad
+    rows = [number for number, kept in enumerate(keep) if kept]
+    return raw.filter(pa.array(keep, pa.bool_())), bad, partial(_place_of, uri, place, rows)
+
+
+def _place_of(
+    uri: str, place: Callable[[int], str], rows: Sequence[int] | None, number: int
+) -> str:
+    return f"{uri} {place(number if rows is None else rows[number])}"
 
 
 def is_utf8(values: pa.LargeStringArray) -> bool:

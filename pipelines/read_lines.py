@@ -29,25 +29,28 @@ def read_jsonl(file: InputFile, piece: Slice, field: str) -> Iterator[Batch]:
     keys = field.split(".")
     for done, offset, lines in _lines(file, piece):
         texts: list[str] = []
+        starts: list[int] = []
         bad: list[BadRow] = []
         for line in lines:
             text = _text_of(line.removeprefix(_BOM) if offset == 0 else line, field, keys)
             if isinstance(text, str):
                 texts.append(text)
+                starts.append(offset)
             elif line.strip():
                 bad.append(BadRow(file.uri, _place(piece, offset), text.reason, sample(line)))
             offset += len(line) + 1
-        yield Batch(pa.array(texts, pa.large_string()), tuple(bad), done)
+        documents = pa.array(texts, pa.large_string())
+        yield Batch(documents, tuple(bad), done, partial(_place_of, file.uri, piece, starts))
 
 
 def read_text_lines(file: InputFile, piece: Slice) -> Iterator[Batch]:
     """Each line is a document, an empty one too; its end may be a newline after a return."""
     for done, offset, lines in _lines(file, piece):
         starts = partial(_line_place, piece, offset, lines)
-        documents, bad = documents_of(
+        documents, bad, place = documents_of(
             [line.removesuffix(b"\r") for line in lines], file.uri, starts
         )
-        yield Batch(documents, tuple(bad), done)
+        yield Batch(documents, tuple(bad), done, place)
 
 
 def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
@@ -59,8 +62,8 @@ def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
         if held > LARGEST_DOCUMENT:
             raise _too_long(file.uri, "the file as one document", 0)
         parts.append(data)
-    documents, bad = documents_of([b"".join(parts)], file.uri, lambda _: "the whole file")
-    yield Batch(documents, tuple(bad), piece.bytes)
+    documents, bad, place = documents_of([b"".join(parts)], file.uri, lambda _: "the whole file")
+    yield Batch(documents, tuple(bad), piece.bytes, place)
 
 
 class _Bad:
@@ -95,6 +98,10 @@ def _json_type(value: object) -> str:
 def _place(piece: Slice, offset: int) -> str:
     where = f"line at byte {offset}"
     return f"{where} of the {piece.compression} content" if piece.compression else where
+
+
+def _place_of(uri: str, piece: Slice, starts: list[int], number: int) -> str:
+    return f"{uri} {_place(piece, starts[number])}"
 
 
 def _line_place(piece: Slice, offset: int, lines: list[bytes], number: int) -> str:

@@ -33,9 +33,9 @@ def read(file: InputFile, piece: Slice, column: str) -> Iterator[Batch]:
         done = 0
         for group in groups:
             for count, values, first in _read_group(parquet, column, group):
-                documents, bad = documents_of(values, file.uri, partial(_row_place, first))
+                documents, bad, place = documents_of(values, file.uri, partial(_row_place, first))
                 done += count
-                yield Batch(documents, tuple(bad), piece.bytes * done // max(rows, 1))
+                yield Batch(documents, tuple(bad), piece.bytes * done // max(rows, 1), place)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.uri, error) from error
 

@@ -345,8 +345,6 @@ def test_a_missing_column_is_an_error_that_lists_the_columns_there_are(tmp_path:
     with pytest.raises(StokerError, match="is int64, not text"):
         rows(path)
 
-
-def test_a_damaged_parquet_file_is_fatal_and_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [os.urandom(50).hex() for _ in range(2000)]}), path)
     whole = bytearray(path.read_bytes())
@@ -420,3 +418,25 @@ def test_progress_ends_at_the_size_of_the_unit(tmp_path: Path) -> None:
     steps = [batch.done for batch in read_unit(unit, "text", "file")]
     assert steps == sorted(steps)
     assert steps[-1] == unit.bytes
+
+
+def test_each_document_has_a_place_and_bad_rows_before_it_count(tmp_path: Path) -> None:
+    lines = [b'{"text": "one"}', b"oops", b'{"text": "two"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    (tmp_path / "b.txt").write_bytes(b"one\n\xff\ntwo")
+    values = pa.array([b"one", None, b"two"], pa.binary())
+    pq.write_table(pa.table({"text": values}), tmp_path / "c.parquet", row_group_size=1)
+    expected = {
+        "a.jsonl": ["line at byte 0", "line at byte 21"],
+        "b.txt": ["line at byte 0", "line at byte 6"],
+        "c.parquet": ["row 0", "row 2"],
+    }
+    for name, places in expected.items():
+        path = tmp_path / name
+        [unit] = cut_units([one_input(path)], 1 << 30, "line")
+        found = [
+            batch.place(number)
+            for batch in read_unit(unit, "text", "line")
+            for number in range(len(batch.documents))
+        ]
+        assert found == [f"{path} {place}" for place in places]
