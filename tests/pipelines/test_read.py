@@ -345,6 +345,8 @@ def test_a_missing_column_is_an_error_that_lists_the_columns_there_are(tmp_path:
     with pytest.raises(StokerError, match="is int64, not text"):
         rows(path)
 
+
+def test_a_damaged_parquet_file_is_fatal_and_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [os.urandom(50).hex() for _ in range(2000)]}), path)
     whole = bytearray(path.read_bytes())
