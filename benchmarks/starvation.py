@@ -132,6 +132,8 @@ def make_contenders(
     if not options.text:
         return contenders, {INLINE: "it needs the text the data was made of: --text"}
     made_with = dataset.manifest.tokenizer
+    if made_with.end_token is None:
+        return contenders, {INLINE: "the data was made without end tokens, which it would write"}
     inline = InlineTokenization(
         find_units(options.text, options.inline_workers, options.text_column, options.text_split),
         dataset.store.read(made_with.file).decode(),

@@ -13,8 +13,10 @@ import pyarrow as pa
 from shards.dataset import Dataset, open_dataset
 from shards.errors import DatasetError, StokerError
 from shards.format import parse_shard
+from shards.manifest import DocumentRules
 from shards.tables import read_table
 from shards.verify import verify
+from shards.words import row_lines, rule_lines
 
 _SHOWN = 5
 
@@ -85,14 +87,20 @@ def _inspect(options: argparse.Namespace) -> None:
             )
     print(f"  tokenizer   {printable(info.name)}, vocabulary {info.vocab_size:,}")
     print(f"              sha256 {info.fingerprint}")
-    print(f"  end token   {info.end_token.id} {printable(info.end_token.text)!r}")
+    for name, token in (("begin token", info.begin_token), ("end token", info.end_token)):
+        if token or name == "end token":
+            shown = f"{token.id} {printable(token.text)!r}" if token else "none is written"
+            print(f"  {name:<12}{shown}")
     print(f"  specials    {info.special_tokens}: what a special token's text in a document became")
     print(f"  engine      {manifest.engine}: {printable(manifest.engine_reason)}")
-    print(
-        f"  rows        {counts.rows:,} read = {counts.documents:,} documents + {counts.dropped:,} "
-        f"dropped + {counts.quarantined:,} quarantined"
-    )
+    # A plan without rules isn't listed, yet its documents are counted too.
+    rules = [manifest.rules.get(plan, DocumentRules()) for plan in manifest.plans]
+    for number, line in enumerate(row_lines(counts, rules)):
+        print(f"  {'' if number else 'rows':<12}{line}")
     print(f"  plans       {', '.join(manifest.plans)}")
+    for plan, rule in manifest.rules.items():
+        for line in rule_lines(rule):
+            print(f"  rules       {plan}: {printable(line)}")
     print(f"  libraries   {', '.join(f'{k} {v}' for k, v in manifest.libraries.items())}")
     uris = inputs.column(inputs.schema.get_field_index("uri"))
     print(f"  inputs      {len(uris):,}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from typing import Literal
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from shards.errors import DatasetError
-from shards.manifest import MANIFEST, Manifest, Tables, TokenizerInfo, Totals
+from shards.manifest import MANIFEST, DocumentRules, Manifest, Tables, TokenizerInfo, Totals
 from shards.receipt import Counts, Receipt, ShardRecord
 from shards.store import Store
 from shards.tables import CELL_COLUMNS, INDEX_COLUMNS, TableInfo, write_table
@@ -42,6 +42,7 @@ class Description:
     engine: str
     engine_reason: str
     libraries: Mapping[str, str]
+    rules: Mapping[str, DocumentRules] = field(default_factory=dict)
 
 
 def commit(
@@ -82,6 +83,7 @@ def commit(
             inputs=_write_inputs(store, inputs),
         ),
         libraries=dict(sorted(description.libraries.items())),
+        rules=dict(sorted(description.rules.items())),
     )
     store.write(manifest.tokenizer.file, description.tokenizer_json.encode())
     store.write(MANIFEST, manifest.to_json())
@@ -89,7 +91,7 @@ def commit(
 
 
 def _check(counts: Counts, shards: Sequence[ShardRecord]) -> None:
-    if counts.rows != counts.documents + counts.dropped + counts.quarantined:
+    if not counts.add_up:
         raise DatasetError(f"rows are missing: {counts}")
     written = sum(shard.tokens for shard in shards), sum(shard.documents for shard in shards)
     if written != (counts.tokens, counts.documents):

@@ -15,13 +15,27 @@ from shards.tables import TableInfo
 
 MANIFEST = "manifest.json"
 
+# Fields younger than the first datasets, by their place: written where they are used, so that what
+# doesn't use them keeps its bytes and its id.
+_LATER = {
+    "": ("rules",),
+    "tokenizer": ("begin_token",),
+    "counts": (
+        "dropped_empty",
+        "dropped_short",
+        "dropped_long",
+        "transform_in",
+        "transform_out",
+    ),
+}
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class EndToken(_Model):
-    """The token after each document."""
+    """A token that the job writes around each document."""
 
     id: int = Field(ge=0, lt=1 << 32)
     text: str
@@ -34,6 +48,7 @@ class TokenizerInfo(_Model):
         name: as the job was given it.
         fingerprint: sha256 of its serialized form, which lies beside the manifest as `file`.
         vocab_size: the largest id and one.
+        end_token, begin_token: written after and before each document; None: none is.
         added_tokens: texts of added tokens by id (as text: these are JSON keys).
         special_tokens: whether a special token's text inside a document became text or control.
     """
@@ -41,14 +56,37 @@ class TokenizerInfo(_Model):
     name: str
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     vocab_size: int = Field(gt=0, le=1 << 32)
-    end_token: EndToken
+    end_token: EndToken | None
     added_tokens: dict[str, str]
     special_tokens: Literal["text", "control"]
+    begin_token: EndToken | None = None
 
     @property
     def file(self) -> str:
         """Key of the serialized tokenizer below the dataset."""
         return f"tokenizer-{self.fingerprint[:16]}.json"
+
+
+class DocumentRules(_Model):
+    """What a plan did with documents besides encoding them; never executed, only shown.
+
+    Attributes:
+        min_tokens, max_tokens: of a document, begin and end tokens not counted; others are dropped.
+        validation: share of documents in split `validation`, chosen by a hash of their text.
+        shuffle_seed: documents of each unit were permuted by it.
+        transform: `module:function` that made the documents, and the sha256 of the module's source.
+        columns: kept beside the tokens, and their Arrow types.
+        limit: documents of each source at most.
+    """
+
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    validation: float = 0.0
+    shuffle_seed: int | None = None
+    transform: str | None = None
+    transform_sha256: str | None = None
+    columns: dict[str, str] = {}
+    limit: int | None = None
 
 
 class Totals(_Model):
@@ -75,6 +113,7 @@ class Manifest(_Model):
         plans, splits, sources: what the numbers in the index mean.
         totals: by split, then by source.
         counts: rows read and what became of them.
+        rules: by plan; a plan without any is left out.
     """
 
     format: Literal["stoker-tokens"] = FORMAT
@@ -91,6 +130,7 @@ class Manifest(_Model):
     counts: Counts
     tables: Tables
     libraries: dict[str, str]
+    rules: dict[str, DocumentRules] = {}
 
     @field_validator("plans")
     @classmethod
@@ -112,9 +152,13 @@ class Manifest(_Model):
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
-        return (
-            json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-        ).encode()
+        content = self.model_dump(mode="json")
+        for place, names in _LATER.items():
+            part = content[place] if place else content
+            for name in names:
+                if not part[name]:
+                    del part[name]
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_manifest(store: Store) -> Manifest | None:

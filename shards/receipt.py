@@ -20,12 +20,16 @@ from shards.writer import BuiltShard, to_ipc
 
 @checked(frozen=True, kw_only=True)
 class Counts:
-    """What became of the rows of a unit or a job: `rows = documents + dropped + quarantined`.
+    """What became of the rows of a unit or a job; see `add_up` for the rule they keep.
 
     Attributes:
+        rows: read from the input.
         special_documents: documents that hold the text of a special token.
         text_bytes: UTF-8 bytes of the documents.
-        tokens: end tokens included.
+        tokens: begin and end tokens included.
+        dropped_empty, dropped_short, dropped_long: the reasons of `dropped`: without a token at
+            all, or outside the limits of the job's rules.
+        transform_in, transform_out: rows that a transform was given and gave back; 0 without one.
     """
 
     rows: int = 0
@@ -35,6 +39,25 @@ class Counts:
     special_documents: int = 0
     text_bytes: int = 0
     tokens: int = 0
+    dropped_empty: int = 0
+    dropped_short: int = 0
+    dropped_long: int = 0
+    transform_in: int = 0
+    transform_out: int = 0
+
+    @property
+    def add_up(self) -> bool:
+        """`rows - transform_in + transform_out = documents + dropped + quarantined`.
+
+        Without a transform: every row that was read is a document, dropped or quarantined. And
+        each dropped one has a reason.
+        """
+        entered = self.rows - self.transform_in + self.transform_out
+        reasons = self.dropped_empty + self.dropped_short + self.dropped_long
+        return (entered, self.dropped) == (
+            self.documents + self.dropped + self.quarantined,
+            reasons,
+        )
 
     def __add__(self, other: Counts) -> Counts:
         mine, others = asdict(self), asdict(other)

@@ -1,5 +1,7 @@
 """Receipts survive a restart, and the same receipts commit to the same bytes."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import pytest
 
 from shards.commit import InputFile, commit
 from shards.errors import DatasetError
+from shards.manifest import DocumentRules, read_manifest
 from shards.receipt import Counts, Receipt, ShardRecord, fold_receipts, read_receipts, write_receipt
 from shards.store import LocalStore, open_store
 from shards.verify import verify
+from shards.words import row_lines
 from tests.datasets import PLAN, description
 
 INPUT = [InputFile("in", 1, "etag", "default")]
@@ -89,6 +93,51 @@ def test_rows_that_went_missing_stop_the_commit(tmp_path):
             INPUT,
         )
     assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rows": 4},
+        {"rows": 4, "dropped": 1},
+        {"rows": 5, "transform_in": 5, "transform_out": 4},
+        {"rows": 3, "transform_in": 1},
+    ],
+)
+def test_dropped_rows_need_a_reason_and_transformed_ones_a_trace(wrong, tmp_path):
+    store = open_store(str(tmp_path))
+    good = unit(store, 0)
+    counts = Counts(documents=3, tokens=30, **wrong)
+    with pytest.raises(DatasetError, match="rows are missing"):
+        commit(store, description("uint16"), [Receipt(0, counts, good.shards)], INPUT)
+
+
+def test_rules_and_reasons_are_kept_in_the_manifest_and_unused_ones_leave_no_trace(tmp_path):
+    store = open_store(str(tmp_path))
+    receipt = unit(store, 0)
+    rules = {PLAN: DocumentRules(min_tokens=3, validation=0.5, columns={"id": "int64"})}
+    counts = Counts(
+        rows=9,
+        documents=3,
+        tokens=30,
+        dropped=3,
+        dropped_short=2,
+        dropped_empty=1,
+        transform_in=9,
+        transform_out=6,
+    )
+    about = description("uint16")
+    manifest = commit(
+        store, replace(about, rules=rules), [Receipt(0, counts, receipt.shards)], INPUT
+    )
+    assert read_manifest(store) == manifest
+    assert (manifest.rules, manifest.counts) == (rules, counts)
+    assert list(row_lines(counts, rules.values())) == [
+        "9 read - 9 into the transform + 6 out of it = 3 documents + 3 dropped + 0 quarantined",
+        "dropped 3: 2 shorter than 3 tokens, 1 without a token",
+    ]
+    plain = commit(store, about, [receipt], INPUT).to_json().decode()
+    assert not re.search("rules|dropped_|transform|begin_token", plain)
 
 
 def test_an_input_without_any_document_makes_no_dataset(tmp_path):
