@@ -17,6 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.differing import BORDER, cut_out, find_differing
 from pipelines.encode import Encoded, ReferenceEngine, offsets_of
 from shards.errors import StokerError
 
@@ -42,20 +43,6 @@ SPLITS = {
     "o200k": _O200K,
     "Nemotron": _NEMOTRON,
 }
-
-# Code points that the two libraries class differently (new in Unicode 17), found by encoding every
-# code point in five surroundings with a tokenizer that merges any two bytes, so that borders show.
-# fmt: off
-DIFFERING: tuple[tuple[int, int], ...] = (
-    (0x88F, 0x88F), (0xC5C, 0xC5C), (0xCDC, 0xCDC), (0x1ACF, 0x1ADD),
-    (0x1AE0, 0x1AEB), (0xA7CE, 0xA7CF), (0xA7D2, 0xA7D2), (0xA7D4, 0xA7D4),
-    (0xA7F1, 0xA7F1), (0x10940, 0x10959), (0x10EC5, 0x10EC7), (0x10EFA, 0x10EFB),
-    (0x11B60, 0x11B67), (0x11DB0, 0x11DDB), (0x11DE0, 0x11DE9), (0x16EA0, 0x16EB8),
-    (0x16EBB, 0x16ED3), (0x16FF2, 0x16FF6), (0x187F8, 0x187FF), (0x18D09, 0x18D1E),
-    (0x18D80, 0x18DF2), (0x1E6C0, 0x1E6DE), (0x1E6E0, 0x1E6F5), (0x1E6FE, 0x1E6FF),
-    (0x2B73A, 0x2B73F), (0x2CEA2, 0x2CEAD), (0x323B0, 0x33479),
-)
-# fmt: on
 
 _CACHE_BYTES = 384 << 20
 _REBUILD_AFTER_BYTES = 8 << 30
@@ -146,7 +133,7 @@ def byte_letters() -> list[str]:
 
 
 class FastEngine:
-    """gigatoken on one thread; documents with code points it classes otherwise go to HF's."""
+    """gigatoken on one thread; stretches with code points it classes otherwise go to HF's."""
 
     name = "gigatoken"
 
@@ -167,16 +154,21 @@ class FastEngine:
         self._reference = reference
         self._tokenizer = self._build()
         self._encoded_bytes = self._cache_bytes = 0
+        # An added token may reach over a border.
+        added = orjson.loads(blob).get("added_tokens") or ()
+        self._borders = not any(BORDER.search(token["content"].encode()) for token in added)
 
     def encode(self, documents: pa.LargeStringArray) -> Encoded:
         """See `Engine.encode`."""
-        odd = find_differing(documents)
-        if odd is None:
+        places = find_differing(documents)
+        if places is None:
             return self._encode_fast(documents)
+        pieces, odd, first_piece = cut_out(documents, places, self._borders)
         fast = self._encode_fast(
-            pc.if_else(pa.array(odd), pa.scalar("", pa.large_string()), documents)
+            pc.if_else(pa.array(odd), pa.scalar("", pa.large_string()), pieces)
         )
-        return _merge(odd, fast, self._encode_slowly(documents.filter(pa.array(odd))))
+        offsets, ids = _merge(odd, fast, self._encode_slowly(pieces.filter(pa.array(odd))))
+        return offsets[first_piece], ids
 
     def _encode_fast(self, documents: pa.LargeStringArray) -> Encoded:
         import awkward as ak
@@ -218,56 +210,6 @@ class FastEngine:
             return load_hf_json(orjson.dumps(content))
         except Exception as error:
             raise StokerError(f"gigatoken can't load this tokenizer: {error}") from error
-
-
-def find_differing(documents: pa.LargeStringArray) -> npt.NDArray[np.bool_] | None:
-    """bool [documents]: which hold a code point of `DIFFERING`; None when none does."""
-    offsets = np.frombuffer(documents.buffers()[1], np.int64)
-    offsets = offsets[documents.offset : documents.offset + len(documents) + 1]
-    if not len(documents) or offsets[0] == offsets[-1]:
-        return None
-    data = np.frombuffer(documents.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    # One pass over the bytes; most text has few characters of three or more.
-    wide = np.flatnonzero(data >= min(_TABLES, default=0xFF))
-    if not len(wide):
-        return None
-    leads = data[wide]
-    places: list[npt.NDArray[np.int64]] = []
-    for lead, table in _TABLES.items():
-        at = wide[leads == lead]
-        if len(at):
-            places.append(at[table[_tail_bits(data, at, 2 if lead < 0xF0 else 3)]])
-    found = np.concatenate(places) if places else np.zeros(0, np.int64)
-    if not len(found):
-        return None
-    odd = np.zeros(len(documents), np.bool_)
-    odd[np.searchsorted(offsets, found + offsets[0], side="right") - 1] = True
-    return odd
-
-
-def _tail_bits(
-    data: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], count: int
-) -> npt.NDArray[np.int64]:
-    """The code point's bits in the `count` bytes that follow each lead byte (valid UTF-8)."""
-    bits = np.zeros(len(at), np.int64)
-    for step in range(1, count + 1):
-        bits = bits << 6 | data[at + step] & 0x3F
-    return bits
-
-
-def _lead_tables() -> dict[int, npt.NDArray[np.bool_]]:
-    """By UTF-8 lead byte: which of the code points that begin with it are in `DIFFERING`."""
-    tables: dict[int, npt.NDArray[np.bool_]] = {}
-    for first, last in DIFFERING:
-        for point in range(first, last + 1):
-            lead = chr(point).encode()[0]
-            bits = 12 if lead < 0xF0 else 18
-            table = tables.setdefault(lead, np.zeros(1 << bits, np.bool_))
-            table[point & ((1 << bits) - 1)] = True
-    return tables
-
-
-_TABLES = _lead_tables()
 
 
 def _merge(odd: npt.NDArray[np.bool_], fast: Encoded, slow: Encoded) -> Encoded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import fast
+from pipelines import differing, fast
 from pipelines.choose import (
     adversarial_strings,
     choose_engine,
@@ -21,8 +22,9 @@ from pipelines.choose import (
     engine_for,
     first_difference,
 )
+from pipelines.differing import BORDER, DIFFERING, cut_out, find_differing
 from pipelines.encode import ReferenceEngine, append_end_token, batches
-from pipelines.fast import DIFFERING, SPLITS, FastEngine, find_differing, refusal
+from pipelines.fast import SPLITS, FastEngine, refusal
 from pipelines.tokenizer import Tokenizer
 from shards.errors import StokerError
 from tests.pipelines.tokenizers_by_hand import added, blob, changed, pair_tokenizer, split_then
@@ -118,19 +120,76 @@ def test_the_list_of_differing_code_points_is_needed() -> None:
     assert first_difference(raw, reference.encode(letter)) == 0
 
 
-def differing(texts: pa.LargeStringArray) -> list[int]:
+def characters_at(texts: pa.LargeStringArray) -> list[str]:
     found = find_differing(texts)
     assert found is not None
-    return np.flatnonzero(found).tolist()
+    data = bytes(texts.buffers()[2])
+    return [data[at : at + 4].decode("utf-8", "ignore")[0] for at in found]
 
 
-def test_documents_with_differing_code_points_are_found_whatever_slice_they_lie_in() -> None:
-    texts = documents("x", "\u0c5c", "😀 \u4e2d", "", "y\U00033479", "\u0c5d \U0003347a")
-    assert differing(texts) == [1, 4]
-    assert differing(texts.slice(2, 3)) == [2]
+def test_differing_code_points_are_found_whatever_slice_they_lie_in() -> None:
+    texts = documents("x", "a\u0c5c", "😀 \u4e2d", "", "y\U00033479", "\u0c5d \U0003347a")
+    assert characters_at(texts) == ["\u0c5c", "\U00033479"]
+    assert characters_at(texts.slice(2, 3)) == ["\U00033479"]
     assert find_differing(texts.slice(2, 2)) is None
     assert find_differing(texts.slice(5)) is None
     assert find_differing(documents()) is None
+
+
+ODD = "\u0c5c"
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        (f"one two {ODD} three four", ["one", f" two {ODD} three", " four"]),
+        (f"{ODD} three four", [f"{ODD} three", " four"]),
+        (f"one two {ODD}", ["one", f" two {ODD}"]),
+        (f"one {ODD}{ODD} two {ODD} three x four", [f"one {ODD}{ODD} two {ODD} three", " x four"]),
+        (f"one two {ODD} a b c {ODD}", ["one", f" two {ODD} a", " b", f" c {ODD}"]),
+        (f"o\nt {ODD} 1 2  x  y", [f"o\nt {ODD} 1 2  x  y"]),
+        ("x " * 400 + ODD + " y" * 400, ["x" + " x" * 398, f" x {ODD} y", " y" * 399]),
+    ],
+)
+def test_only_the_stretch_between_two_safe_borders_goes_to_the_reference(
+    text: str, pieces: list[str]
+) -> None:
+    texts = documents("before", text, "", " after").slice(1)
+    places = find_differing(texts)
+    assert places is not None
+    cut, odd, first_piece = cut_out(texts, places, borders=True)
+    assert cut.to_pylist() == [*pieces, "", " after"]
+    assert [piece.as_py() for piece in cut.filter(pa.array(odd))] == [p for p in pieces if ODD in p]
+    assert first_piece.tolist() == [0, len(pieces), len(pieces) + 1, len(pieces) + 2]
+
+
+def test_an_added_token_that_reaches_over_a_border_keeps_documents_whole() -> None:
+    content = pair_tokenizer()
+    token = {**content["added_tokens"][0], "content": "two words", "special": False}
+    content["added_tokens"].append(token | {"id": max(content["model"]["vocab"].values()) + 2})
+    texts = documents(f"one two words {ODD} three two words")
+    quick, reference = FastEngine(blob(content), "text"), ReferenceEngine(blob(content), "text")
+    assert not quick._borders
+    assert first_difference(quick.encode(texts), reference.encode(texts)) is None
+
+
+@pytest.mark.parametrize("split", ALL_SPLITS)
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(["a", "Bc", " ", "  ", "'s", "'", "1", "é", "\n", "\r", "!", "\u00a0", ODD])
+        | mixed_text,
+        max_size=30,
+    )
+)
+def test_text_cut_at_its_safe_borders_has_the_same_ids(split: str, parts: list[str]) -> None:
+    """Every border at once, also where no odd code point asks for it: no id may change."""
+    reference = both_engines(split, "text")[1]
+    text = "".join(parts).encode("utf-8", "ignore").decode()
+    cuts = [0, *(match.start() for match in BORDER.finditer(text.encode())), len(text.encode())]
+    pieces = documents(*(text.encode()[a:b].decode() for a, b in pairwise(cuts)))
+    whole = reference.encode(documents(text))[1]
+    assert np.array_equal(reference.encode(pieces)[1], whole)
 
 
 def test_a_special_token_in_the_text_is_text_or_control_as_asked() -> None:
@@ -223,7 +282,7 @@ def test_an_engine_that_differs_on_the_jobs_own_text_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The list of differing code points is emptied: what it guards against must then be noticed."""
-    monkeypatch.setattr(fast, "_TABLES", {})
+    monkeypatch.setattr(differing, "_TABLES", {})
     choice = choose_engine("auto", tokenizer_of(BASE), "text", documents("fine", "a\u088fb"))
     assert choice.engine == "tokenizers"
     assert "differently" in choice.reason
