@@ -15,6 +15,7 @@ from pipelines.connect import ray_cluster
 from pipelines.files import open_input
 from pipelines.inputs import find_inputs
 from pipelines.interrupt import Interrupted, interruptible
+from pipelines.lease import HeldLease, hold_lease
 from pipelines.options import Options
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
@@ -57,15 +58,17 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
         if record.is_finished():
             return _summary(record, watch, cluster="")
         check_columns(plan, options.text_column)
-        record.begin()
-        if record.done:
-            watch.say(f"skipping {len(record.done)} of {len(plan.units)} units, done before")
-        with ThreadPoolExecutor(1, "choose") as pool:
-            # Seconds of work here, while Ray's start is seconds of waiting for other processes.
-            choice = pool.submit(_choose, record)
-            cluster = _run_missing(record, choice, watch)
-            record.commit(choice.result())
-        return _summary(record, watch, cluster)
+        with hold_lease(record.store, watch.say) as lease:
+            record.begin()
+            if record.done:
+                watch.say(f"skipping {len(record.done)} of {len(plan.units)} units, done before")
+            with ThreadPoolExecutor(1, "choose") as pool:
+                # Seconds of work here, while Ray's start is seconds of waiting for others.
+                choice = pool.submit(_choose, record)
+                cluster = _run_missing(record, choice, lease, watch)
+                lease.check()
+                record.commit(choice.result())
+            return _summary(record, watch, cluster)
 
 
 class _Watch:
@@ -134,7 +137,7 @@ def _job(record: Record, choice: Choice) -> Job:
     )
 
 
-def _run_missing(record: Record, choice: Future[Choice], watch: _Watch) -> str:
+def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch: _Watch) -> str:
     """Runs the units that are not done; returns in words where."""
     missing = [unit for unit in record.plan.units if unit.number not in record.done]
     if not missing:
@@ -151,6 +154,7 @@ def _run_missing(record: Record, choice: Future[Choice], watch: _Watch) -> str:
             outcomes = run_units(missing, job, progress.meter)
             with closing(outcomes):
                 for outcome in outcomes:
+                    lease.check()
                     _take(record, outcome)
     return cluster
 

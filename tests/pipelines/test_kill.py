@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shards.lease import LEASE
 from shards.store import open_store
 from shards.verify import verify
 from tests.pipelines.processes import (
@@ -59,11 +60,12 @@ def run_to_end(command: list[str], output: Path, home: Path) -> str:
     with process([*command, "--output", str(output)], environment(home)) as job:
         out, err = job.communicate(timeout=200)
         assert job.returncode == 0, out + err
-    return out
+    return out + err
 
 
 def content(output: Path) -> dict[str, bytes]:
     store = open_store(str(output))
+    assert not store.exists(LEASE)
     skipped = ("logs/", "receipts/")
     return {e.key: store.read(e.key) for e in store.list() if not e.key.startswith(skipped)}
 
@@ -94,8 +96,10 @@ def test_a_job_stopped_half_way_and_started_again_gives_the_same_bytes(
     done = receipts(out)
     assert 3 <= done < UNITS, "it was not stopped half-way"
     assert not (out / "manifest.json").exists()
+    assert (out / LEASE).exists() == (how == "SIGKILL")
     again = run_to_end(command, out, home)
     assert f"{UNITS}, {done} of them done before" in again
+    assert ("its process has ended" in again) == (how == "SIGKILL")
     assert content(out) == content(tmp_path / "whole")
     verify(str(out))
 
