@@ -107,10 +107,11 @@ def job_facts(summary: Summary) -> dict[str, str]:
     }
     if summary.nothing_to_do:
         return facts | {"time": "made by an earlier run"}
-    working = summary.seconds - summary.before_tasks
+    usage = summary.usage
+    working = usage.tasks_s + usage.finish_s
     return facts | {
-        "time": f"{summary.before_tasks:.1f} s to start, {working:.1f} s to tokenize and commit",
-        "rate": f"{summary.text_mb_per_s:.0f} MB of text a second",
+        "time": f"{usage.start_s:.1f} s to start, {working:.1f} s to tokenize and commit",
+        "rate": f"{usage.text_mb_per_s:.0f} MB of text a second",
     }
 
 

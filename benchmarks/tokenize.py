@@ -91,8 +91,8 @@ def run_job(files: Sequence[str], column: str, tokenizer: str) -> Run:
         summary = run(
             Options(inputs=tuple(files), output=folder, tokenizer=tokenizer, text_column=column)
         )
-    working = summary.seconds - summary.before_tasks
-    return Run(summary.new_text_bytes, summary.before_tasks, working)
+    usage = summary.usage
+    return Run(usage.text_bytes, usage.start_s, usage.tasks_s + usage.finish_s)
 
 
 def copies(files: Sequence[Path], folder: Path, wanted_bytes: int, text_bytes: int) -> list[str]:

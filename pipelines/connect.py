@@ -55,6 +55,13 @@ def ray_cluster() -> Iterator[str]:
         ray.shutdown()
 
 
+def cores() -> float:
+    """CPUs that the Ray this process is connected to has to give, now."""
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 0.0))
+
+
 def _init(arguments: dict[str, Any]) -> None:
     """ray.init; a start here is tried twice, since a busy machine misses Ray's fixed waits."""
     import ray

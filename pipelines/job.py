@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 import pyarrow as pa
 
 from pipelines.choose import Choice, choose_engine, cut_sample
-from pipelines.connect import ray_cluster
+from pipelines.connect import cores, ray_cluster
 from pipelines.files import open_input
 from pipelines.inputs import find_inputs
 from pipelines.interrupt import Interrupted, interruptible
@@ -22,9 +21,11 @@ from pipelines.progress import Progress
 from pipelines.read import read_slice
 from pipelines.read_parquet import check_parquet
 from pipelines.record import Record
-from pipelines.summary import Summary, log_key, write_log
+from pipelines.report import report_key, write_report
+from pipelines.summary import Summary
 from pipelines.tasks import Outcome, run_units
 from pipelines.tokenizer import load_tokenizer
+from pipelines.usage import Stopwatch
 from pipelines.write import Job
 from shards.errors import StokerError
 from shards.format import FORMAT_VERSION, token_dtype
@@ -71,24 +72,16 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
             return _summary(record, watch, cluster)
 
 
-class _Watch:
+class _Watch(Stopwatch):
     """The clock of a run, and its voice: lines on stderr where a person wants them."""
 
     def __init__(self, show: bool) -> None:
+        super().__init__()
         self.show = show
-        self._started = time.monotonic()
-        self.before_tasks = 0.0
 
     def say(self, line: str) -> None:
         if self.show:
             print(line, file=sys.stderr)
-
-    def tasks_start(self) -> None:
-        """Marks the end of the start-up."""
-        self.before_tasks = time.monotonic() - self._started
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
 
 
 def check_columns(plan: Plan, column: str) -> None:
@@ -141,21 +134,22 @@ def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch
     """Runs the units that are not done; returns in words where."""
     missing = [unit for unit in record.plan.units if unit.number not in record.done]
     if not missing:
-        watch.tasks_start()
         return "every unit was done before"
+    sizes = {unit.number: unit.bytes for unit in missing}
     total = sum(unit.bytes for unit in record.plan.units)
-    skipped = total - sum(unit.bytes for unit in missing)
     with ray_cluster() as cluster, interruptible():
         chosen = choice.result()
         watch.say(f"{cluster}; engine {chosen.engine}: {chosen.reason}")
         job = _job(record, chosen)
-        watch.tasks_start()
-        with Progress(total, skipped, watch.show) as progress:
+        watch.tasks_start(cores())
+        with Progress(total, total - sum(sizes.values()), watch.show) as progress:
             outcomes = run_units(missing, job, progress.meter)
             with closing(outcomes):
                 for outcome in outcomes:
                     lease.check()
                     _take(record, outcome)
+                    watch.add(outcome, sizes[outcome.unit])
+            watch.tasks_end(cores(), progress.retries())
     return cluster
 
 
@@ -171,22 +165,20 @@ def _take(record: Record, outcome: Outcome) -> None:
 
 
 def _summary(record: Record, watch: _Watch, cluster: str) -> Summary:
-    """Counts what there is; writes the log unless there was nothing to do."""
-    new = (receipt for unit, receipt in record.done.items() if unit not in record.skipped)
+    """Counts what there is; writes the report unless there was nothing to do."""
     summary = Summary(
         output=record.store.uri,
         plan=record.plan.id,
         engine=record.choice.engine,
         reason=record.choice.reason,
         counts=record.counts,
+        totals=record.totals,
         units=len(record.plan.units),
         skipped=len(record.skipped),
-        new_text_bytes=sum(receipt.counts.text_bytes for receipt in new),
-        seconds=watch.seconds(),
-        before_tasks=watch.before_tasks,
+        usage=watch.usage(),
         cluster=cluster,
-        log=log_key(record.plan.id) if cluster else "",
+        log=report_key(record.plan.id) if cluster else "",
     )
     if cluster:
-        write_log(record.store, summary)
+        write_report(record.store, summary)
     return summary

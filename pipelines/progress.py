@@ -31,6 +31,10 @@ class Meter:
     def read(self) -> int:
         return sum(self._done.values())
 
+    def retries(self) -> int:
+        """How often a unit was begun again: its worker had died."""
+        return sum(self._attempts.values()) - len(self._attempts)
+
 
 class Progress:
     """A bar over `total` input bytes, fed by an actor that the tasks report to.
@@ -74,6 +78,15 @@ class Progress:
         if kind is None:
             self._show(int(self._bar.total or 0))
         self._bar.close()
+
+    def retries(self) -> int | None:
+        """How often a unit was begun again; None when the actor that knows it doesn't answer."""
+        import ray
+
+        try:
+            return int(ray.get(self.meter.retries.remote(), timeout=_ASK_S))
+        except Exception:
+            return None
 
     def _poll(self) -> None:
         import ray

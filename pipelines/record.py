@@ -30,7 +30,7 @@ class Record:
     Attributes:
         done: receipts by unit.
         skipped: units that earlier runs had done.
-        choice, counts: the engine and what the dataset holds; known once it is there.
+        choice, counts, totals: the engine and what the dataset holds; known once it is there.
     """
 
     def __init__(self, options: Options, plan: Plan, tokenizer: Tokenizer) -> None:
@@ -49,7 +49,7 @@ class Record:
         manifest = read_manifest(self.store)
         if manifest is not None and tuple(manifest.plans) == (self.plan.id,):
             self.choice = Choice(manifest.engine, manifest.engine_reason)
-            self.counts = manifest.counts
+            self.counts, self.totals = manifest.counts, manifest.totals
             dataset, sizes = open_dataset(self.store.uri), self._shard_sizes()
             return all(
                 sizes.get(dataset.path(shard)) == size
@@ -133,7 +133,8 @@ class Record:
             libraries=self.plan.libraries,
         )
         inputs = [InputFile(i.uri, i.size, i.etag, i.source) for i in self.plan.inputs]
-        self.counts = commit(self.store, description, self.done.values(), inputs).counts
+        manifest = commit(self.store, description, self.done.values(), inputs)
+        self.counts, self.totals = manifest.counts, manifest.totals
 
     def _shard_sizes(self) -> dict[str, int]:
         return {entry.key: entry.size for entry in self.store.list(f"shards/{self.plan.id}/")}

@@ -1,16 +1,14 @@
-"""What a job did: the lines at its end, and the log beside the data: no clock but there."""
+"""What a job did, in the lines at its end; `pipelines.report` has the same for programs."""
 
 from __future__ import annotations
 
-import json
-import platform
-import socket
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipelines.options import show_size
+from pipelines.usage import Usage
+from shards.manifest import Totals
 from shards.receipt import Counts
-from shards.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +16,11 @@ class Summary:
     """What a job did.
 
     Attributes:
-        counts: of the whole dataset.
+        counts: of the whole dataset; totals: by split and source.
         units, skipped: of the plan; those of them that an earlier run had done.
-        new_text_bytes: UTF-8 bytes tokenized by this run.
-        seconds: of this run; `before_tasks` of them until Ray could take a task.
+        usage: what this run took.
         cluster: in words, where it ran; "" when nothing was to do.
-        log: key of the log; "" when nothing was to do.
+        log: key of `report.json`; "" when nothing was to do.
     """
 
     output: str
@@ -33,20 +30,14 @@ class Summary:
     counts: Counts
     units: int
     skipped: int
-    new_text_bytes: int
-    seconds: float
-    before_tasks: float
+    usage: Usage
+    totals: Mapping[str, Mapping[str, Totals]] = field(default_factory=dict)
     cluster: str = ""
     log: str = ""
 
     @property
     def nothing_to_do(self) -> bool:
         return not self.log
-
-    @property
-    def text_mb_per_s(self) -> float:
-        """Of this run while tasks could run; MB are 10^6 bytes of UTF-8."""
-        return self.new_text_bytes / 1e6 / max(self.seconds - self.before_tasks, 1e-9)
 
     def __str__(self) -> str:
         counts = self.counts
@@ -56,13 +47,9 @@ class Summary:
         if self.nothing_to_do:
             lines[0] += ": nothing to do"
         else:
-            lines.append(
-                f"  speed       {self.text_mb_per_s:.1f} MB of text/s over "
-                f"{self.seconds - self.before_tasks:.1f} s, after {self.before_tasks:.1f} s of "
-                f"start; {self.cluster}"
-            )
             skipped = f", {self.skipped} of them done before" if self.skipped else ""
-            lines.append(f"  units       {self.units}{skipped}")
+            lines.append(f"  units       {self.units}{skipped}; {self.cluster}")
+            lines.extend(usage_lines(self.usage))
         lines.append(f"  engine      {self.engine}: {self.reason}")
         if counts.special_documents:
             lines.append(f"  documents with a special token's text: {counts.special_documents:,}")
@@ -71,24 +58,31 @@ class Summary:
                 f"  bad rows    {counts.quarantined:,}, set apart in "
                 f"{self.output}/quarantine/{self.plan}/"
             )
+        if not self.nothing_to_do:
+            lines.append(f"  report      {self.output}/{self.log}")
         lines.append(f"  look at it  python -m shards inspect {self.output}")
         return "\n".join(lines)
 
 
-def write_log(store: Store, summary: Summary) -> None:
-    """Writes `summary.log`: the summary with host, versions and time."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {
-        "finished": now,
-        "host": socket.gethostname(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "text_mb_per_s": round(summary.text_mb_per_s, 3),
-        **asdict(summary),
-    }
-    store.write(summary.log, json.dumps(content, indent=1).encode())
-
-
-def log_key(plan: str) -> str:
-    """A name of its own for the log of each run."""
-    return f"logs/{plan}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.json"
+def usage_lines(usage: Usage) -> list[str]:
+    """What a run took, for people; nothing when it did no unit."""
+    if not usage.units:
+        return []
+    steady = ""
+    if usage.steady_mb_per_s is not None:
+        steady = f", {usage.steady_mb_per_s:.1f} once all cores were at work"
+    shares = usage.slots
+    retries = f"; {usage.retries} begun again" if usage.retries else ""
+    lines = [
+        f"  speed       {usage.text_mb_per_s:.1f} MB of text/s{steady}; "
+        f"{usage.tokens_per_s:,.0f} tokens/s",
+        f"  time        {usage.start_s:.1f} s of start, {usage.tasks_s:.1f} s of units, "
+        f"{usage.finish_s:.1f} s to finish{retries}",
+        f"  cores       {usage.cores:.0f}: {shares['on_cpu']:.0%} at work in units, "
+        f"{shares['waiting']:.0%} waiting in them, {shares['no_unit']:.0%} Ray's or idle",
+        f"  CPU, RSS    {usage.cpu_s_per_gb:.1f} CPU-s a GB of text, at most "
+        f"{show_size(usage.peak_rss)} a worker",
+    ]
+    if usage.projection is not None:
+        lines.append(f"  would cost  {usage.projection}")
+    return lines

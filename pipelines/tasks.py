@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import resource
+import time
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -32,6 +34,9 @@ class Outcome:
         bad_rows: the first malformed rows, as text, when there were too many.
         error: one line for people; "" when all went well.
         trace: for whoever mends it, when the error is not the input's.
+        seconds, cpu_seconds: that the unit took, by the clock and of CPUs (user and system).
+        ended: when, in seconds since 1970 by the worker's clock.
+        peak_rss: bytes, of the worker since it began.
     """
 
     unit: int
@@ -39,6 +44,10 @@ class Outcome:
     bad_rows: tuple[str, ...] = ()
     error: str = ""
     trace: str = ""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    ended: float = 0.0
+    peak_rss: int = 0
 
 
 def run_units(units: Sequence[Unit], job: Job, meter: Any) -> Generator[Outcome, None, None]:
@@ -89,7 +98,16 @@ def _run_one(unit: Unit, job: Job, meter: Any) -> Outcome:
                 f"{unit} was begun {_MOST_ATTEMPTS} times and its worker died each time, perhaps "
                 "for lack of memory: try a smaller --unit-bytes"
             )
-        return Outcome(unit.number, run_unit(unit, job, partial(_report, meter, unit.number)))
+        clock, cpu = time.monotonic(), time.process_time()
+        receipt = run_unit(unit, job, partial(_report, meter, unit.number))
+        return Outcome(
+            unit.number,
+            receipt,
+            seconds=time.monotonic() - clock,
+            cpu_seconds=time.process_time() - cpu,
+            ended=time.time(),
+            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
     except TooManyBadRows as error:
         return Outcome(unit.number, None, tuple(map(str, error.rows)), str(error))
     except StokerError as error:
