@@ -22,6 +22,7 @@ from benchmarks.accelerator import Batch
 from loaders import DataLoader, TokenDataset
 from pipelines.files import open_input
 from pipelines.inputs import find_inputs
+from pipelines.options import ReadOptions
 from pipelines.plan import Unit, cut_units
 from pipelines.read import read_unit
 from pipelines.read_parquet import check_parquet
@@ -126,8 +127,7 @@ class InlineTokenization:
     seq_len: int
     batch_size: int
     workers: int
-    text_column: str = "text"
-    text_split: str = "file"
+    reading: ReadOptions = field(default_factory=ReadOptions)
     special_tokens: str = "text"
     pin_memory: bool = False
     name: str = field(default="inline", init=False)
@@ -202,7 +202,7 @@ class InlineDataset(IterableDataset[Batch]):
             mine = job.units
 
     def _chunks(self, unit: Unit) -> Iterator[list[str]]:
-        for batch in read_unit(unit, self.job.text_column, self.job.text_split):
+        for batch in read_unit(unit, self.job.reading):
             chunk: list[str] = []
             size = 0
             for document in batch.documents:
@@ -217,22 +217,23 @@ class InlineDataset(IterableDataset[Batch]):
 
 
 def find_units(
-    names: Sequence[str], workers: int, text_column: str = "text", text_split: str = "file"
+    names: Sequence[str], workers: int, reading: ReadOptions | None = None
 ) -> list[Unit]:
     """The inputs that `names` mean, cut finely enough that every worker has some.
 
     Raises:
         StokerError: no such input, or Parquet without such a column.
     """
+    reading = reading or ReadOptions()
     inputs = find_inputs(names)
     total = sum(item.size for item in inputs)
     workers = max(1, workers)
     unit_bytes = max(1, min(SMALLEST_UNIT, total // workers), total // (4 * workers))
-    units = list(cut_units(inputs, unit_bytes, text_split))
+    units = list(cut_units(inputs, unit_bytes, reading))
     pieces = (piece for unit in units for piece in unit.slices)
     first = next((piece for piece in pieces if piece.format == "parquet"), None)
     if first is not None:
         # Here, since an error in a worker process reaches a person as a traceback.
         with open_input(first) as file:
-            check_parquet(file, text_column)
+            check_parquet(file, reading.text_column)
     return units

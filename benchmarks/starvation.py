@@ -29,6 +29,7 @@ from benchmarks.environment import environment
 from benchmarks.measure import Plan, explain, figures, record, unthrottled
 from benchmarks.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.report import Report, Result, console_table
+from pipelines.options import ReadOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
 
@@ -134,15 +135,15 @@ def make_contenders(
     made_with = dataset.manifest.tokenizer
     if made_with.end_token is None:
         return contenders, {INLINE: "the data was made without end tokens, which it would write"}
+    reading = ReadOptions(options.text_column, options.text_split)
     inline = InlineTokenization(
-        find_units(options.text, options.inline_workers, options.text_column, options.text_split),
+        find_units(options.text, options.inline_workers, reading),
         dataset.store.read(made_with.file).decode(),
         made_with.end_token.id,
         seq_len,
         batch_size,
         options.inline_workers,
-        options.text_column,
-        options.text_split,
+        reading,
         made_with.special_tokens,
         pin,
     )

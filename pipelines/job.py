@@ -100,7 +100,7 @@ def sample_documents(plan: Plan, options: Options) -> pa.LargeStringArray:
     budget = _SAMPLED_CHARACTERS // max(1, len(chosen))
     samples = []
     for unit in chosen:
-        batches = read_slice(unit.slices[0], options.text_column, options.text_split)
+        batches = read_slice(unit.slices[0], options.reading)
         texts = (text.as_py() for batch in batches for text in batch.documents)
         samples.append(cut_sample(texts, budget))
     return pa.concat_arrays(samples) if samples else pa.array([], pa.large_string())
@@ -123,8 +123,7 @@ def _job(record: Record, choice: Choice) -> Job:
         special_texts=tokenizer.special_texts,
         end_id=tokenizer.end_id,
         dtype=token_dtype(tokenizer.largest_id).name,
-        text_column=options.text_column,
-        text_split=options.text_split,
+        reading=options.reading,
         shard_bytes=options.shard_bytes,
         max_bad_rows=options.max_bad_rows,
     )

@@ -6,8 +6,12 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shards.errors import StokerError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = ("auto", "parquet", "jsonl", "text")
 TEXT_SPLITS = ("file", "line")
@@ -42,6 +46,19 @@ authentication needs the token in RAY_AUTH_TOKEN, in the file RAY_AUTH_TOKEN_PAT
 ~/.ray/auth_token. S3 uses the usual AWS credentials and AWS_ENDPOINT_URL.
 STOKER_DEBUG=1 shows the traceback of an error.
 """
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a unit's bytes become rows.
+
+    Attributes:
+        columns: names and types of columns that come with each document; see `read.column_types`.
+    """
+
+    text_column: str = "text"
+    text_split: str = "file"
+    columns: pa.Schema | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +103,11 @@ class Options:
             raise StokerError(f"unit_bytes is {self.unit_bytes}: it must be positive")
         if self.shard_bytes < 1:
             raise StokerError(f"shard_bytes is {self.shard_bytes}: it must be positive")
+
+    @property
+    def reading(self) -> ReadOptions:
+        """What the reader needs to know, but for the columns' types: they stand in the files."""
+        return ReadOptions(self.text_column, self.text_split)
 
 
 def parse_size(text: str) -> int:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from itertools import groupby, pairwise
 
 from pipelines.inputs import Input
-from pipelines.options import Options
+from pipelines.options import Options, ReadOptions
 
 SMALLEST_UNIT = 4 << 20
 LARGEST_UNIT = 256 << 20
@@ -111,7 +111,7 @@ def make_plan(
     return Plan(
         id=digest.hexdigest()[:16],
         inputs=tuple(inputs),
-        units=tuple(cut_units(inputs, unit_bytes, options.text_split)),
+        units=tuple(cut_units(inputs, unit_bytes, options.reading)),
         unit_bytes=unit_bytes,
         settings=settings,
         libraries=libraries,
@@ -123,13 +123,16 @@ def automatic_unit_bytes(total: int) -> int:
     return min(max(total // _UNITS_AIMED_AT, SMALLEST_UNIT), LARGEST_UNIT)
 
 
-def cut_units(inputs: Iterable[Input], unit_bytes: int, text_split: str = "file") -> Iterator[Unit]:
+def cut_units(
+    inputs: Iterable[Input], unit_bytes: int, reading: ReadOptions | None = None
+) -> Iterator[Unit]:
     """Units of about `unit_bytes`: large files in ranges, small ones together, sources apart."""
+    reading = reading or ReadOptions()
     number = 0
     for source, files in groupby(inputs, key=lambda item: item.source):
         pieces: list[Slice] = []
         filled = 0
-        for piece in (piece for file in files for piece in _cut(file, unit_bytes, text_split)):
+        for piece in (piece for file in files for piece in _cut(file, unit_bytes, reading)):
             if pieces and filled + piece.bytes > unit_bytes:
                 yield Unit(number, source, tuple(pieces))
                 number, pieces, filled = number + 1, [], 0
@@ -140,12 +143,16 @@ def cut_units(inputs: Iterable[Input], unit_bytes: int, text_split: str = "file"
             number += 1
 
 
-def _cut(file: Input, unit_bytes: int, text_split: str) -> Iterator[Slice]:
-    divisible = not file.compression and (file.format != "text" or text_split == "line")
-    count = -(-file.size // unit_bytes) if divisible and file.size else 1
+def _cut(file: Input, unit_bytes: int, reading: ReadOptions) -> Iterator[Slice]:
+    count = -(-file.size // unit_bytes) if is_divisible(file, reading) and file.size else 1
     borders = [file.size * i // count for i in range(count + 1)]
     for start, stop in pairwise(borders):
         yield Slice(file.uri, start, stop, file.size, file.etag, file.format, file.compression)
+
+
+def is_divisible(file: Input, reading: ReadOptions) -> bool:
+    """Whether the file may be read in ranges: not where a document is the whole of it."""
+    return not file.compression and (file.format != "text" or reading.text_split != "file")
 
 
 def _canonical(value: object) -> bytes:

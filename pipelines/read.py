@@ -9,8 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.columns import split_type
 from pipelines.files import open_input
+from pipelines.options import ReadOptions
 from pipelines.plan import Slice, Unit
+from shards.errors import StokerError
 
 SAMPLE_BYTES = 200
 # A document or line above this is an error, so that no input can fill the memory of a worker.
@@ -43,69 +46,109 @@ class Batch:
         documents: large_string, no nulls, valid UTF-8.
         done: input bytes of the slice read by now; for progress.
         place: of the document with this number: its uri and where in it, as `BadRow` says it.
+        columns: `ReadOptions.columns` of the documents, row by row; None unless there are any.
     """
 
     documents: pa.LargeStringArray
     bad: tuple[BadRow, ...]
     done: int
     place: Callable[[int], str]
+    columns: pa.RecordBatch | None = None
 
 
-def read_unit(unit: Unit, text_column: str, text_split: str) -> Iterator[Batch]:
+def read_unit(unit: Unit, reading: ReadOptions) -> Iterator[Batch]:
     """The rows of a unit in order; `done` counts over the whole unit.
 
     Raises:
-        StokerError: a file that changed, is damaged, or lacks `text_column`.
+        StokerError: a file that changed, is damaged, or lacks a column that is asked for.
     """
     before = 0
     for piece in unit.slices:
-        for batch in read_slice(piece, text_column, text_split):
+        for batch in read_slice(piece, reading):
             yield replace(batch, done=before + batch.done)
         before += piece.bytes
 
 
-def read_slice(piece: Slice, text_column: str, text_split: str) -> Iterator[Batch]:
+def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
     """The rows of one slice; see `read_unit`."""
-    from pipelines import read_lines, read_parquet
+    from pipelines import read_jsonl, read_lines, read_parquet
 
+    if reading.columns and piece.format == "text":
+        raise _no_columns(piece.uri, reading.columns.names)
     with open_input(piece) as file:
         if piece.format == "parquet":
-            yield from read_parquet.read(file, piece, text_column)
+            yield from read_parquet.read(file, piece, reading)
         elif piece.format == "jsonl":
-            yield from read_lines.read_jsonl(file, piece, text_column)
-        elif text_split == "line":
+            yield from read_jsonl.read(file, piece, reading)
+        elif reading.text_split == "line":
             yield from read_lines.read_text_lines(file, piece)
         else:
             yield from read_lines.read_text_file(file, piece)
 
 
-def documents_of(
-    values: Sequence[bytes] | pa.Array, uri: str, place: Callable[[int], str]
-) -> tuple[pa.LargeStringArray, list[BadRow], Callable[[int], str]]:
+def column_types(first: Slice, names: Sequence[str]) -> pa.Schema:
+    """The types of columns to keep, `ReadOptions.columns`, as the job's first file has them.
+
+    Args:
+        names: dotted names, each with or without a type: `url`, `page.year:int`.
+
+    Raises:
+        StokerError: the file lacks one, or it isn't one value a row, or its type can't be told.
+    """
+    from pipelines import read_jsonl, read_parquet
+
+    given = dict(map(split_type, names))
+    open_ones = [name for name, kind in given.items() if kind is None]
+    if first.format == "text":
+        raise _no_columns(first.uri, list(given))
+    with open_input(first) as file:
+        find = (read_parquet if first.format == "parquet" else read_jsonl).column_types
+        found = find(file, first, open_ones)
+    return pa.schema([(name, kind or found[name]) for name, kind in given.items()])
+
+
+def _no_columns(uri: str, names: Sequence[str]) -> StokerError:
+    return StokerError(f"{uri} is plain text: it has no column {names[0]!r} to keep")
+
+
+def make_batch(
+    values: Sequence[bytes] | pa.Array,
+    uri: str,
+    place: Callable[[int], str],
+    done: int,
+    columns: pa.RecordBatch | None = None,
+) -> Batch:
     """The rows of `values` that are text, and those that are not: nulls and invalid UTF-8.
 
     Args:
         values: bytes, or an Arrow array of strings or bytes.
         place: of the row with this number in `values`.
-
-    Returns:
-        The documents, the bad rows, and `Batch.place` of those documents.
+        columns: kept ones, row by row beside `values`; text among them must be UTF-8 too.
     """
     raw = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
     if raw.type != pa.large_string():
         raw = raw.cast(pa.large_binary()).view(pa.large_string())
-    if not raw.null_count and is_utf8(raw):
-        return raw, [], partial(_place_of, uri, place, None)
+    beside = columns.columns if columns is not None else []
+    texts = [column for column in beside if column.type == pa.large_string()]
+    if not raw.null_count and all(map(is_utf8, [raw, *texts])):
+        return Batch(raw, (), done, partial(_place_of, uri, place, None), columns)
     bad: list[BadRow] = []
     keep: list[bool] = []
+    others = [column.view(pa.large_binary()) for column in texts]
     for number, value in enumerate(raw.view(pa.large_binary())):
         data = value.as_py()
+        errors = [error for one in others if (error := utf8_error(one[number].as_py() or b""))]
         reason = "null instead of text" if data is None else utf8_error(data)
+        if reason is None and errors:
+            reason = f"{errors[0]} of a kept column"
         keep.append(reason is None)
         if reason is not None:
             bad.append(BadRow(uri, place(number), reason, sample(data or b"")))
     rows = [number for number, kept in enumerate(keep) if kept]
-    return raw.filter(pa.array(keep, pa.bool_())), bad, partial(_place_of, uri, place, rows)
+    mask = pa.array(keep, pa.bool_())
+    where = partial(_place_of, uri, place, rows)
+    columns = columns.filter(mask) if columns is not None else None
+    return Batch(raw.filter(mask), tuple(bad), done, where, columns)
 
 
 def _place_of(

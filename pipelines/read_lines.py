@@ -9,48 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
-
-import orjson
-import pyarrow as pa
 
 from pipelines.files import InputFile, decompressed
 from pipelines.options import show_size
 from pipelines.plan import Slice
-from pipelines.read import LARGEST_DOCUMENT, BadRow, Batch, documents_of, sample
+from pipelines.read import LARGEST_DOCUMENT, Batch, make_batch
 from shards.errors import StokerError
 
 _SEARCH_BYTES = 64 << 10
-_BOM = b"\xef\xbb\xbf"
-
-
-def read_jsonl(file: InputFile, piece: Slice, field: str) -> Iterator[Batch]:
-    """The text in `field` of each line's JSON object; blank lines are none."""
-    keys = field.split(".")
-    for done, offset, lines in _lines(file, piece):
-        texts: list[str] = []
-        starts: list[int] = []
-        bad: list[BadRow] = []
-        for line in lines:
-            text = _text_of(line.removeprefix(_BOM) if offset == 0 else line, field, keys)
-            if isinstance(text, str):
-                texts.append(text)
-                starts.append(offset)
-            elif line.strip():
-                bad.append(BadRow(file.uri, _place(piece, offset), text.reason, sample(line)))
-            offset += len(line) + 1
-        documents = pa.array(texts, pa.large_string())
-        yield Batch(documents, tuple(bad), done, partial(_place_of, file.uri, piece, starts))
 
 
 def read_text_lines(file: InputFile, piece: Slice) -> Iterator[Batch]:
     """Each line is a document, an empty one too; its end may be a newline after a return."""
-    for done, offset, lines in _lines(file, piece):
+    for done, offset, lines in lines_of(file, piece):
         starts = partial(_line_place, piece, offset, lines)
-        documents, bad, place = documents_of(
-            [line.removesuffix(b"\r") for line in lines], file.uri, starts
-        )
-        yield Batch(documents, tuple(bad), done, place)
+        yield make_batch([line.removesuffix(b"\r") for line in lines], file.uri, starts, done)
 
 
 def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
@@ -62,53 +35,20 @@ def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
         if held > LARGEST_DOCUMENT:
             raise _too_long(file.uri, "the file as one document", 0)
         parts.append(data)
-    documents, bad, place = documents_of([b"".join(parts)], file.uri, lambda _: "the whole file")
-    yield Batch(documents, tuple(bad), piece.bytes, place)
+    yield make_batch([b"".join(parts)], file.uri, lambda _: "the whole file", piece.bytes)
 
 
-class _Bad:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-def _text_of(line: bytes, field: str, keys: list[str]) -> str | _Bad:
-    try:
-        value: Any = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return _Bad(f"malformed JSON: {error}")
-    if not isinstance(value, dict):
-        return _Bad(f"the line is a JSON {_json_type(value)}, not an object")
-    if field in value:
-        value = value[field]
-    else:
-        for key in keys:
-            if not isinstance(value, dict) or key not in value:
-                return _Bad(f"no field {field!r}")
-            value = value[key]
-    if isinstance(value, str):
-        return value
-    return _Bad(f"field {field!r} is {_json_type(value)}, not a string")
-
-
-def _json_type(value: object) -> str:
-    names = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a string" if isinstance(value, str) else "a number")
-
-
-def _place(piece: Slice, offset: int) -> str:
+def place_of(piece: Slice, offset: int) -> str:
+    """Where a line is, for people: the byte of its first character."""
     where = f"line at byte {offset}"
     return f"{where} of the {piece.compression} content" if piece.compression else where
 
 
-def _place_of(uri: str, piece: Slice, starts: list[int], number: int) -> str:
-    return f"{uri} {_place(piece, starts[number])}"
-
-
 def _line_place(piece: Slice, offset: int, lines: list[bytes], number: int) -> str:
-    return _place(piece, offset + sum(len(line) + 1 for line in lines[:number]))
+    return place_of(piece, offset + sum(len(line) + 1 for line in lines[:number]))
 
 
-def _lines(file: InputFile, piece: Slice) -> Iterator[tuple[int, int, list[bytes]]]:
+def lines_of(file: InputFile, piece: Slice) -> Iterator[tuple[int, int, list[bytes]]]:
     """(slice's bytes read, offset of the first line, lines without their newlines), in order."""
     begin = 0 if piece.compression else after_newline(file, piece.start)
     offset, rest, held = begin, list[bytes](), 0

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.choose import engine_for
 from pipelines.encode import append_end_token
+from pipelines.options import ReadOptions
 from pipelines.plan import Unit
 from pipelines.read import BadRow, read_unit
 from shards.errors import StokerError
@@ -48,8 +49,7 @@ class Job:
     special_texts: tuple[str, ...]
     end_id: int
     dtype: str
-    text_column: str
-    text_split: str
+    reading: ReadOptions
     shard_bytes: int
     max_bad_rows: int
 
@@ -85,7 +85,7 @@ def run_unit(unit: Unit, job: Job, report: Callable[[int], None] = lambda done: 
     specials = SpecialTexts(job.special_texts)
     bad: list[BadRow] = []
     rows = documents = with_specials = text_bytes = 0
-    for batch in read_unit(unit, job.text_column, job.text_split):
+    for batch in read_unit(unit, job.reading):
         rows += len(batch.documents) + len(batch.bad)
         bad.extend(batch.bad)
         if len(bad) > job.max_bad_rows:

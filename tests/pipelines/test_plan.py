@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines import plan as plan_module
 from pipelines.inputs import Input
-from pipelines.options import Options
+from pipelines.options import Options, ReadOptions
 from pipelines.plan import Plan, automatic_unit_bytes, cut_units, make_plan
 
 OPTIONS = Options(inputs=("x",), output="out", tokenizer="t")
@@ -44,7 +44,7 @@ inputs = st.lists(
 def test_units_hold_every_byte_once_in_order(
     inputs: list[Input], unit_bytes: int, split: str
 ) -> None:
-    units = list(cut_units(inputs, unit_bytes, split))
+    units = list(cut_units(inputs, unit_bytes, ReadOptions(text_split=split)))
     assert [unit.number for unit in units] == list(range(len(units)))
     pieces = [piece for unit in units for piece in unit.slices]
     assert [uri for uri, _ in groupby(piece.uri for piece in pieces)] == [i.uri for i in inputs]
@@ -70,7 +70,10 @@ def test_a_large_file_is_cut_evenly_and_what_cannot_be_cut_is_whole() -> None:
     assert [unit.bytes for unit in (a, b, c)] == [33, 33, 34]
     for whole in (file("z", 100, compression="gzip"), file("t", 100, format="text")):
         assert [unit.bytes for unit in cut_units([whole], 40)] == [100]
-    assert len(list(cut_units([file("t", 100, format="text")], 40, "line"))) == 3
+    assert (
+        len(list(cut_units([file("t", 100, format="text")], 40, ReadOptions(text_split="line"))))
+        == 3
+    )
 
 
 def test_the_unit_size_depends_on_the_input_alone() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pipelines import files, read_lines
 from pipelines.inputs import Input, find_inputs
+from pipelines.options import ReadOptions
 from pipelines.plan import Slice, cut_units
 from pipelines.read import SAMPLE_BYTES, BadRow, read_slice, read_unit
 from pipelines.read_parquet import group_start
@@ -46,8 +47,8 @@ def rows(
     """All documents and bad rows of a file, cut into units of about `unit_bytes`."""
     documents: list[str] = []
     bad: list[BadRow] = []
-    for unit in cut_units([one_input(path, format)], unit_bytes, split):
-        for batch in read_unit(unit, column, split):
+    for unit in cut_units([one_input(path, format)], unit_bytes, ReadOptions(column, split)):
+        for batch in read_unit(unit, ReadOptions(column, split)):
             documents.extend(batch.documents.to_pylist())
             bad.extend(batch.bad)
             assert batch.documents.type == pa.large_string()
@@ -87,7 +88,7 @@ def test_any_cut_gives_each_line_once(
     got = [
         text
         for piece in slices_at(one_input(path), cuts)
-        for batch in read_slice(piece, "text", "line")
+        for batch in read_slice(piece, ReadOptions(text_split="line"))
         for text in batch.documents.to_pylist()
     ]
     assert got == expected
@@ -98,7 +99,7 @@ def test_a_line_belongs_to_the_slice_in_which_its_first_byte_lies(tmp_path: Path
     path.write_text("ab\ncd\nef\n")
     for cut, first in ((3, ["ab"]), (4, ["ab", "cd"]), (2, ["ab"]), (6, ["ab", "cd"])):
         [before, _] = slices_at(one_input(path), [cut])
-        [batch] = read_slice(before, "text", "line")
+        [batch] = read_slice(before, ReadOptions(text_split="line"))
         assert batch.documents.to_pylist() == first, cut
 
 
@@ -254,8 +255,8 @@ def test_a_file_that_unfolds_a_thousandfold_is_read_piece_by_piece(
     monkeypatch.setattr(files, "READ_BYTES", 1 << 16)
     path = tmp_path / "bomb.txt.gz"
     path.write_bytes(gzip.compress(b"a line\n" * 1_000_000))
-    [unit] = cut_units([one_input(path)], 1 << 30, "line")
-    sizes = [batch.documents.nbytes for batch in read_unit(unit, "text", "line")]
+    [unit] = cut_units([one_input(path)], 1 << 30, ReadOptions(text_split="line"))
+    sizes = [batch.documents.nbytes for batch in read_unit(unit, ReadOptions(text_split="line"))]
     assert max(sizes) < 1 << 18
 
 
@@ -279,7 +280,7 @@ def test_any_cut_gives_each_row_group_once(
     got = [
         text
         for piece in slices_at(one_input(path), cuts)
-        for batch in read_slice(piece, "text", "file")
+        for batch in read_slice(piece, ReadOptions(text_split="file"))
         for text in batch.documents.to_pylist()
     ]
     assert got == texts
@@ -386,7 +387,7 @@ def test_an_input_that_changes_after_the_plan_is_an_error(name: str, tmp_path: P
     os.utime(path, ns=(1, 1))
     [piece] = slices_at(planned, [])
     with pytest.raises(StokerError, match="changed since the plan"):
-        list(read_slice(piece, "text", "file"))
+        list(read_slice(piece, ReadOptions(text_split="file")))
 
 
 def test_an_input_that_changes_while_it_is_read_is_an_error(
@@ -396,7 +397,7 @@ def test_an_input_that_changes_while_it_is_read_is_an_error(
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "x"}\n' * 100)
     [piece] = slices_at(one_input(path), [])
-    batches = read_slice(piece, "text", "file")
+    batches = read_slice(piece, ReadOptions(text_split="file"))
     next(batches)
     os.utime(path, ns=(1, 1))
     with pytest.raises(StokerError, match="changed since the plan"):
@@ -409,7 +410,7 @@ def test_a_removed_input_is_an_error_and_not_a_missing_document(tmp_path: Path) 
     [piece] = slices_at(one_input(path), [])
     path.unlink()
     with pytest.raises(StokerError, match="can't be read"):
-        list(read_slice(piece, "text", "file"))
+        list(read_slice(piece, ReadOptions(text_split="file")))
 
 
 def test_progress_ends_at_the_size_of_the_unit(tmp_path: Path) -> None:
@@ -417,7 +418,7 @@ def test_progress_ends_at_the_size_of_the_unit(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"text": "x"}\n' * 100)
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 100))
     [unit] = cut_units(find_inputs([str(tmp_path)]), 1 << 30)
-    steps = [batch.done for batch in read_unit(unit, "text", "file")]
+    steps = [batch.done for batch in read_unit(unit, ReadOptions(text_split="file"))]
     assert steps == sorted(steps)
     assert steps[-1] == unit.bytes
 
@@ -435,10 +436,10 @@ def test_each_document_has_a_place_and_bad_rows_before_it_count(tmp_path: Path) 
     }
     for name, places in expected.items():
         path = tmp_path / name
-        [unit] = cut_units([one_input(path)], 1 << 30, "line")
+        [unit] = cut_units([one_input(path)], 1 << 30, ReadOptions(text_split="line"))
         found = [
             batch.place(number)
-            for batch in read_unit(unit, "text", "line")
+            for batch in read_unit(unit, ReadOptions(text_split="line"))
             for number in range(len(batch.documents))
         ]
         assert found == [f"{path} {place}" for place in places]
