@@ -2,15 +2,16 @@
 
 Both class code points by tables of Unicode, and theirs are not of the same age. Only the stretch
 around such a code point goes to the reference, at 1/100 of the speed: from one safe border to the
-next. A safe border is the place before a single space between two ASCII letters: whatever stands
-left and right of it, every split pattern in `fast.SPLITS` (and GPT-2's) ends a word there and
-begins the next, since none matches a letter and then a space, and the only one that looks ahead,
-`\\s+(?!\\S)`, doesn't begin at a letter.
+next. A border is safe where a word ends whatever stands left and right of it. In every pattern of
+`fast.SPLITS`, and in GPT-2's, no word goes on from an ASCII letter to an ASCII character but to a
+letter or an apostrophe (`don't`), nor from an ASCII digit to one that is no digit; none looks
+behind, and what looks ahead, `\\s+(?!\\S)`, ends in white space.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,13 @@ DIFFERING: tuple[tuple[int, int], ...] = (
 )
 # fmt: on
 
-BORDER = re.compile(rb"(?<=[A-Za-z])(?= [A-Za-z])")
+_AFTER_LETTER = rb"(?<=[A-Za-z])(?=[\x00-&(-@\[-`{-\x7f])"
+_AFTER_DIGIT = rb"(?<=[0-9])(?=[\x00-/:-\x7f])"
+# The second is for tokenizers with added tokens, as <|end_of_text|>, that the first would cut.
+BORDERS = (
+    re.compile(_AFTER_LETTER + b"|" + _AFTER_DIGIT),
+    re.compile(b"(?<=[A-Za-z])(?= [A-Za-z])"),
+)
 # How far a border is looked for before the search is widened; words are short.
 _NEAR = 256
 
@@ -59,6 +66,12 @@ def find_differing(documents: pa.LargeStringArray) -> npt.NDArray[np.int64] | No
     return found + offsets[0] if len(found) else None
 
 
+def safe_border(added_tokens: Iterable[str]) -> re.Pattern[bytes] | None:
+    """The first of `BORDERS` that lies inside none of these texts of added tokens."""
+    texts = [text.encode() for text in added_tokens]
+    return next((border for border in BORDERS if not any(map(border.search, texts))), None)
+
+
 def offsets_of_text(documents: pa.LargeStringArray) -> npt.NDArray[np.int64]:
     """int64 [documents + 1]: where each document's text begins in the data buffer."""
     offsets = np.frombuffer(documents.buffers()[1], np.int64)
@@ -66,20 +79,24 @@ def offsets_of_text(documents: pa.LargeStringArray) -> npt.NDArray[np.int64]:
 
 
 def cut_out(
-    documents: pa.LargeStringArray, places: npt.NDArray[np.int64], borders: bool
+    documents: pa.LargeStringArray,
+    places: npt.NDArray[np.int64],
+    border: re.Pattern[bytes] | None,
 ) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """Cuts the documents around `places` into pieces; all others stay whole.
 
     Args:
         places: ascending bytes in the data buffer, at least one.
-        borders: whether safe borders are safe here; else a document is cut nowhere.
+        border: where a cut is safe, see `safe_border`; None: a document is cut nowhere.
 
     Returns:
         The pieces, in order, without a copy of text; bool [pieces]: which hold a place; int64
         [documents + 1]: the number of each document's first piece.
     """
     offsets = offsets_of_text(documents)
-    inner = _cuts_around(documents, offsets, places) if borders else np.zeros(0, np.int64)
+    inner = np.zeros(0, np.int64)
+    if border is not None:
+        inner = _cuts_around(documents, offsets, places, border)
     first_piece = np.arange(len(offsets)) + np.searchsorted(inner, offsets, side="left")
     cut = np.empty(len(offsets) + len(inner), np.int64)
     own = np.zeros(len(cut), np.bool_)
@@ -94,7 +111,10 @@ def cut_out(
 
 
 def _cuts_around(
-    documents: pa.LargeStringArray, offsets: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
+    documents: pa.LargeStringArray,
+    offsets: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    border: re.Pattern[bytes],
 ) -> npt.NDArray[np.int64]:
     """int64, ascending: the nearest safe borders on both sides of each place."""
     text = memoryview(documents.buffers()[2])
@@ -106,23 +126,25 @@ def _cuts_around(
         if place < done:
             continue
         start, stop = int(offsets[number]), int(offsets[number + 1])
-        left = _border_before(text, max(start, done), place)
+        left = _border_before(text, border, max(start, done), place)
         if left is not None:
             cuts.append(left)
-        right = BORDER.search(text, place, stop)
+        right = border.search(text, place, stop)
         if right is not None:
             cuts.append(right.start())
         done = right.start() if right is not None else stop
     return np.array(sorted(set(cuts)), np.int64)
 
 
-def _border_before(text: memoryview, start: int, place: int) -> int | None:
+def _border_before(
+    text: memoryview, border: re.Pattern[bytes], start: int, place: int
+) -> int | None:
     """The last safe border in [start, place], strictly inside the document."""
     near = _NEAR
     while True:
         # Not at the document's first byte: a look behind would see the document before it.
         begin = max(start + 1, place - near)
-        found = [match.start() for match in BORDER.finditer(text, begin, place)]
+        found = [match.start() for match in border.finditer(text, begin, place)]
         if found or begin == start + 1:
             return found[-1] if found else None
         near *= 8

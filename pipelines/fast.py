@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.differing import BORDER, cut_out, find_differing
+from pipelines.differing import cut_out, find_differing, safe_border
 from pipelines.encode import Encoded, ReferenceEngine, offsets_of
 from shards.errors import StokerError
 
@@ -154,16 +154,16 @@ class FastEngine:
         self._reference = reference
         self._tokenizer = self._build()
         self._encoded_bytes = self._cache_bytes = 0
-        # An added token may reach over a border.
         added = orjson.loads(blob).get("added_tokens") or ()
-        self._borders = not any(BORDER.search(token["content"].encode()) for token in added)
+        matched = [t["content"] for t in added if special_tokens != "text" or not t["special"]]
+        self._border = safe_border(matched)
 
     def encode(self, documents: pa.LargeStringArray) -> Encoded:
         """See `Engine.encode`."""
         places = find_differing(documents)
         if places is None:
             return self._encode_fast(documents)
-        pieces, odd, first_piece = cut_out(documents, places, self._borders)
+        pieces, odd, first_piece = cut_out(documents, places, self._border)
         fast = self._encode_fast(
             pc.if_else(pa.array(odd), pa.scalar("", pa.large_string()), pieces)
         )
