@@ -61,8 +61,8 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
         check_columns(plan, options.text_column)
         with hold_lease(record.store, watch.say) as lease:
             record.begin()
-            if record.done:
-                watch.say(f"skipping {len(record.done)} of {len(plan.units)} units, done before")
+            if record.skipped:
+                watch.say(f"skipping {record.skipped} of {len(plan.units)} units, done before")
             with ThreadPoolExecutor(1, "choose") as pool:
                 # Seconds of work here, while Ray's start is seconds of waiting for others.
                 choice = pool.submit(_choose, record)
@@ -131,7 +131,7 @@ def _job(record: Record, choice: Choice) -> Job:
 
 def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch: _Watch) -> str:
     """Runs the units that are not done; returns in words where."""
-    missing = [unit for unit in record.plan.units if unit.number not in record.done]
+    missing = [unit for unit in record.plan.units if unit.number not in record.ledger.units]
     if not missing:
         return "every unit was done before"
     sizes = {unit.number: unit.bytes for unit in missing}
@@ -173,7 +173,7 @@ def _summary(record: Record, watch: _Watch, cluster: str) -> Summary:
         counts=record.counts,
         totals=record.totals,
         units=len(record.plan.units),
-        skipped=len(record.skipped),
+        skipped=record.skipped,
         usage=watch.usage(),
         cluster=cluster,
         log=report_key(record.plan.id) if cluster else "",

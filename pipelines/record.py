@@ -11,34 +11,32 @@ from pipelines.options import Options
 from pipelines.plan import Plan
 from pipelines.tokenizer import Tokenizer
 from pipelines.write import PLACES_SHOWN
-from shards.commit import Description, InputFile, commit
+from shards.commit import Description, commit
 from shards.dataset import open_dataset
 from shards.errors import MissingObject, StokerError
 from shards.format import token_dtype
+from shards.ledger import Ledger, ListedShards
 from shards.manifest import EndToken, TokenizerInfo, read_manifest
-from shards.receipt import Receipt, fold_receipts, read_receipts
+from shards.receipt import Receipt
 from shards.store import open_store
 
 PLAN_KEY = "plan.json"
-# A restart of a million units then reads some thousands of objects.
-_FOLDED_TOGETHER = 256
 
 
 class Record:
     """A job's output, from the first look at it to its commit.
 
     Attributes:
-        done: receipts by unit.
-        skipped: units that earlier runs had done.
+        ledger: the receipts of the units that are done.
+        skipped: how many of those earlier runs had done.
         choice, counts, totals: the engine and what the dataset holds; known once it is there.
     """
 
     def __init__(self, options: Options, plan: Plan, tokenizer: Tokenizer) -> None:
         self.options, self.plan, self.tokenizer = options, plan, tokenizer
         self.store = open_store(options.output)
-        self.done: dict[int, Receipt] = {}
-        self._unfolded: list[Receipt] = []
-        self.skipped: frozenset[int] = frozenset()
+        self.ledger = Ledger(self.store, plan.id)
+        self.skipped = 0
 
     def is_finished(self) -> bool:
         """Whether the output is this job's dataset already, no shard of it missing.
@@ -50,11 +48,9 @@ class Record:
         if manifest is not None and tuple(manifest.plans) == (self.plan.id,):
             self.choice = Choice(manifest.engine, manifest.engine_reason)
             self.counts, self.totals = manifest.counts, manifest.totals
-            dataset, sizes = open_dataset(self.store.uri), self._shard_sizes()
-            return all(
-                sizes.get(dataset.path(shard)) == size
-                for shard, size in enumerate(dataset.index.bytes.tolist())
-            )
+            index = open_dataset(self.store.uri).index
+            listed = ListedShards.of(self.store, self.plan.id)
+            return bool(listed.hold(index.unit, index.part, index.bytes).all())
         other = manifest.plans[0] if manifest is not None else self._begun()
         if other not in (None, self.plan.id) and not self.options.overwrite:
             held = "holds" if manifest is not None else "was begun with"
@@ -76,12 +72,9 @@ class Record:
             "libraries": self.plan.libraries,
         }
         self.store.write(PLAN_KEY, json.dumps(content, indent=1, sort_keys=True).encode())
-        sizes = self._shard_sizes()
-        for unit, receipt in read_receipts(self.store, self.plan.id).items():
-            # A receipt alone proves nothing: its shards may have been deleted since.
-            if all(sizes.get(shard.path) == shard.bytes for shard in receipt.shards):
-                self.done[unit] = receipt
-        self.skipped = frozenset(self.done)
+        listed = ListedShards.of(self.store, self.plan.id)
+        self.ledger = Ledger.read(self.store, self.plan.id, listed)
+        self.skipped = len(self.ledger.units)
         self.check_budget()
 
     def add(self, receipt: Receipt) -> None:
@@ -90,11 +83,7 @@ class Record:
         Raises:
             StokerError: more malformed rows than the job may set apart.
         """
-        self.done[receipt.unit] = receipt
-        self._unfolded.append(receipt)
-        if len(self._unfolded) >= _FOLDED_TOGETHER:
-            fold_receipts(self.store, self.plan.id, self._unfolded)
-            self._unfolded.clear()
+        self.ledger.add(receipt)
         if receipt.counts.quarantined:
             self.check_budget()
 
@@ -104,8 +93,7 @@ class Record:
         Args:
             more: places in a unit that ended for having too many by itself.
         """
-        found = sum(receipt.counts.quarantined for receipt in self.done.values())
-        if not more and found <= self.options.max_bad_rows:
+        if not more and self.ledger.counts.quarantined <= self.options.max_bad_rows:
             return
         places = [*islice(self._bad_places(), PLACES_SHOWN), *more][:PLACES_SHOWN]
         raise StokerError(
@@ -132,12 +120,8 @@ class Record:
             engine_reason=choice.reason,
             libraries=self.plan.libraries,
         )
-        inputs = [InputFile(i.uri, i.size, i.etag, i.source) for i in self.plan.inputs]
-        manifest = commit(self.store, description, self.done.values(), inputs)
+        manifest = commit(self.store, description, self.ledger, self.plan.inputs)
         self.counts, self.totals = manifest.counts, manifest.totals
-
-    def _shard_sizes(self) -> dict[str, int]:
-        return {entry.key: entry.size for entry in self.store.list(f"shards/{self.plan.id}/")}
 
     def _begun(self) -> str | None:
         try:
@@ -148,8 +132,7 @@ class Record:
             raise StokerError(f"{self.store.uri}/{PLAN_KEY} is damaged: {error}") from error
 
     def _bad_places(self) -> Iterator[str]:
-        for unit, receipt in sorted(self.done.items()):
-            if receipt.counts.quarantined:
-                lines = self.store.read(f"quarantine/{self.plan.id}/{unit:08d}.jsonl").splitlines()
-                for row in map(json.loads, lines):
-                    yield f"{row['uri']} {row['place']}: {row['reason']}"
+        for unit in sorted(self.ledger.quarantined):
+            lines = self.store.read(f"quarantine/{self.plan.id}/{unit:08d}.jsonl").splitlines()
+            for row in map(json.loads, lines):
+                yield f"{row['uri']} {row['place']}: {row['reason']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -102,7 +103,7 @@ class Index:
                 f"{where} needs {self.first_cell[-1]} cells, {manifest.tables.cells.name} has "
                 f"{manifest.tables.cells.rows}"
             )
-        if self.totals(manifest) != manifest.totals:
+        if self.totals(manifest.splits, manifest.sources) != manifest.totals:
             raise DatasetError(f"{where} and the totals in {MANIFEST} differ")
 
     def _rises(self) -> npt.NDArray[np.bool_]:
@@ -111,11 +112,11 @@ class Index:
             rises = (column[1:] > column[:-1]) | ((column[1:] == column[:-1]) & rises)
         return rises
 
-    def totals(self, manifest: Manifest) -> dict[str, dict[str, Totals]]:
+    def totals(self, splits: Sequence[str], sources: Sequence[str]) -> dict[str, dict[str, Totals]]:
         """Sums by split and source, as the manifest has them."""
         found: dict[str, dict[str, Totals]] = {}
-        for i, split in enumerate(manifest.splits):
-            for j, source in enumerate(manifest.sources):
+        for i, split in enumerate(splits):
+            for j, source in enumerate(sources):
                 rows = (self.split == i) & (self.source == j)
                 if rows.any():
                     found.setdefault(split, {})[source] = Totals(

@@ -1,21 +1,27 @@
 """What a finished unit leaves behind: its shards and counts, so that a restarted job skips it.
 
 A receipt is a row of an Arrow file of its own; the driver folds many into one part, so that a
-restart reads few objects however many units there are.
+restart reads few objects however many units there are: see `shards/ledger.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic.dataclasses import dataclass as checked
 
-from shards.format import Cells, shard_path, xxh3
+from shards.errors import DatasetError
+from shards.format import Cells, shard_path
 from shards.store import Store
 from shards.writer import BuiltShard, to_ipc
+
+Ints = npt.NDArray[np.int64]
 
 
 @checked(frozen=True, kw_only=True)
@@ -123,86 +129,151 @@ class Receipt:
     shards: tuple[ShardRecord, ...]
 
 
-_TEXT = {"plan", "split", "source"}
+_TEXTS = ("plan", "source", "split")
 _CELLS = [field.name for field in fields(Cells)]
-_NUMBERS = [f.name for f in fields(ShardRecord) if f.name not in _TEXT and f.name != "cells"]
+_COUNTS = [field.name for field in fields(Counts)]
+_NUMBERS = [f.name for f in fields(ShardRecord) if f.name not in (*_TEXTS, "cells")]
 _SHARD = pa.struct(
-    [(name, pa.string()) for name in sorted(_TEXT)]
+    [(name, pa.string()) for name in _TEXTS]
     + [(name, pa.uint64()) for name in _NUMBERS]
     + [(name, pa.large_binary()) for name in _CELLS]
 )
 _SCHEMA = pa.schema(
-    [("unit", pa.uint64())]
-    + [(field.name, pa.uint64()) for field in fields(Counts)]
-    + [("shards", pa.list_(_SHARD))]
+    [(name, pa.uint64()) for name in ("unit", *_COUNTS)] + [("shards", pa.list_(_SHARD))]
 )
+
+
+def receipt_key(plan: str, unit: int) -> str:
+    """Key of the receipt of a unit below its dataset."""
+    return f"receipts/{plan}/{unit:08d}.arrow"
 
 
 def write_receipt(store: Store, plan: str, receipt: Receipt) -> None:
     """Vouches for a unit: written after its shards."""
-    store.write(f"receipts/{plan}/{receipt.unit:08d}.arrow", _encode([receipt]))
+    store.write(receipt_key(plan, receipt.unit), to_ipc(to_batch([receipt])))
 
 
-def fold_receipts(store: Store, plan: str, receipts: Iterable[Receipt]) -> None:
-    """Writes receipts together as one part, then removes those of the single units."""
-    receipts = list(receipts)
-    data = _encode(receipts)
-    store.write(f"receipts/{plan}/part-{xxh3(data):016x}.arrow", data)
-    for receipt in receipts:
-        store.delete(f"receipts/{plan}/{receipt.unit:08d}.arrow")
-
-
-def read_receipts(store: Store, plan: str) -> dict[int, Receipt]:
-    """Receipts of earlier runs, by unit. A broken one is none: its unit runs again."""
-    found: dict[int, Receipt] = {}
-    for entry in list(store.list(f"receipts/{plan}/")):
-        if not entry.key.endswith(".arrow"):
-            continue
-        try:
-            receipts = _decode(store.read(entry.key))
-        except (pa.ArrowInvalid, pa.ArrowIndexError, KeyError, ValueError, TypeError):
-            continue
-        found.update((receipt.unit, receipt) for receipt in receipts)
-    return found
-
-
-def _encode(receipts: list[Receipt]) -> pa.Buffer:
-    rows = [
-        {
-            "unit": receipt.unit,
-            **asdict(receipt.counts),
-            "shards": [_shard_row(shard) for shard in receipt.shards],
-        }
-        for receipt in receipts
+def to_batch(receipts: Sequence[Receipt]) -> pa.RecordBatch:
+    """Receipts as rows: unit, counts, and a list of shards with their cells as binaries."""
+    shards = [shard for receipt in receipts for shard in receipt.shards]
+    counts = [receipt.counts for receipt in receipts]
+    arrays = [
+        *(pa.array([getattr(shard, name) for shard in shards], pa.string()) for name in _TEXTS),
+        *(pa.array([getattr(shard, name) for shard in shards], pa.uint64()) for name in _NUMBERS),
+        *(pa.array(_binaries(shards, name), pa.large_binary()) for name in _CELLS),
     ]
-    return to_ipc(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-
-
-def _shard_row(shard: ShardRecord) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(shard, name) for name in [*_TEXT, *_NUMBERS]}
-    cells = {name: values.tobytes() for name, values in shard.cells.columns().items()}
-    return {**row, **dict.fromkeys(_CELLS), **cells}
-
-
-def _decode(data: bytes) -> list[Receipt]:
-    batch = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
-    return [_receipt(row) for row in batch.to_pylist()]
-
-
-def _receipt(row: dict[str, object]) -> Receipt:
-    shards = row.pop("shards")
-    unit = row.pop("unit")
-    return Receipt(
-        unit=unit,  # type: ignore[arg-type]
-        counts=Counts(**row),  # type: ignore[arg-type]
-        shards=tuple(_shard(shard) for shard in shards),  # type: ignore[attr-defined]
+    ends = np.cumsum([0, *(len(receipt.shards) for receipt in receipts)])
+    rows = pa.StructArray.from_arrays(arrays, fields=list(_SHARD))
+    return pa.record_batch(
+        [
+            pa.array([receipt.unit for receipt in receipts], pa.uint64()),
+            *(pa.array([getattr(one, name) for one in counts], pa.uint64()) for name in _COUNTS),
+            pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows),
+        ],
+        schema=_SCHEMA,
     )
 
 
-def _shard(row: dict[str, object]) -> ShardRecord:
-    cells = {name: row.pop(name) for name in _CELLS}
-    columns = {
-        name: None if data is None else np.frombuffer(data, np.uint64)  # type: ignore[call-overload]
-        for name, data in cells.items()
-    }
-    return ShardRecord(**row, cells=Cells(**columns))  # type: ignore[arg-type]
+def _binaries(shards: Iterable[ShardRecord], name: str) -> list[bytes | None]:
+    columns = (getattr(shard.cells, name) for shard in shards)
+    return [None if column is None else column.tobytes() for column in columns]
+
+
+@dataclass(frozen=True)
+class ReceiptColumns:
+    """Receipts as columns, in whatever order they came; n receipts of m shards.
+
+    Attributes:
+        unit: int64 [n].
+        counts: int64 [n] each, by the names of `Counts`.
+        shards: int64 [n], how many each receipt has.
+        numbers: [m] each, by the names of `ShardRecord`: int64, `xxh3` uint64; and `cells`, how
+            many cells each shard has.
+        splits, sources: texts [m].
+        cells: large binaries [m], by the names of the cells table; a view of the file's bytes.
+    """
+
+    unit: Ints
+    counts: Mapping[str, Ints]
+    shards: Ints
+    numbers: Mapping[str, Any]
+    splits: pa.StringArray
+    sources: pa.StringArray
+    cells: Mapping[str, pa.LargeBinaryArray]
+
+    @classmethod
+    def parse(cls, data: Any, plan: str) -> ReceiptColumns:
+        """Reads a receipt or a part.
+
+        Raises:
+            DatasetError: damaged, or no receipts of this plan.
+        """
+        try:
+            reader = pa.ipc.open_file(pa.BufferReader(data))
+            batch = reader.get_batch(0)
+            batch.validate(full=True)
+            return cls.of(batch, plan)
+        except (pa.ArrowInvalid, pa.ArrowIndexError, OSError, ValueError) as error:
+            raise DatasetError(f"no receipts: {error}") from error
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, plan: str) -> ReceiptColumns:
+        """The columns of `to_batch`. Raises DatasetError, likewise."""
+        if batch.schema != _SCHEMA:
+            raise DatasetError("these are no receipts, or those of another version")
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        rows = columns.pop("shards")
+        shards = dict(zip((field.name for field in _SHARD), rows.flatten().flatten(), strict=True))
+        required = [
+            *columns.values(),
+            rows,
+            *(shards[n] for n in (*_TEXTS, *_NUMBERS, *_CELLS[:3])),
+        ]
+        if any(column.null_count for column in required):
+            raise DatasetError("a receipt has nulls")
+        own = {name: _numbers(column) for name, column in columns.items()}
+        lengths = pc.list_value_length(rows).to_numpy().astype(np.int64)
+        numbers: dict[str, Any] = {
+            name: shards[name].to_numpy() if name == "xxh3" else _numbers(shards[name])
+            for name in _NUMBERS
+        }
+        cells = {name: shards[name] for name in _CELLS}
+        numbers["cells"] = _count_cells(cells, numbers["loss_mask_at"] > 0)
+        if not np.array_equal(numbers["unit"], np.repeat(own["unit"], lengths)):
+            raise DatasetError("a receipt vouches for another unit's shards")
+        if not all(name == plan for name in shards["plan"].unique().to_pylist()):
+            raise DatasetError(f"a receipt is not of plan {plan}")
+        return cls(
+            unit=own.pop("unit"),
+            counts=own,
+            shards=lengths,
+            numbers=numbers,
+            splits=shards["split"],
+            sources=shards["source"],
+            cells=cells,
+        )
+
+
+def _numbers(column: pa.UInt64Array) -> Ints:
+    """int64, a copy; Arrow refuses values of 2**63 and above."""
+    return np.array(column.cast(pa.int64()).to_numpy())
+
+
+def _count_cells(cells: Mapping[str, pa.LargeBinaryArray], masked: npt.NDArray[np.bool_]) -> Ints:
+    """Cells of each shard; every column has as many."""
+    sizes = {name: pc.fill_null(pc.binary_length(column), 0) for name, column in cells.items()}
+    counted = {name: column.to_numpy() for name, column in sizes.items()}
+    found = counted[_CELLS[0]]
+    expected = [found, found, found, np.where(masked, found, 0)]
+    if np.any(found % 8) or not all(
+        np.array_equal(counted[name], size) for name, size in zip(_CELLS, expected, strict=True)
+    ):
+        raise DatasetError("a receipt's columns of cells are not of one length")
+    return np.array(found // 8, np.int64)
+
+
+def binary_runs(column: pa.LargeBinaryArray) -> tuple[memoryview, Ints]:
+    """The bytes of a column of binaries, one after the other, and where each begins: [m + 1]."""
+    _, ends, data = column.buffers()
+    offsets = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
+    return memoryview(data) if data is not None else memoryview(b""), offsets

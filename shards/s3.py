@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -28,6 +30,7 @@ from shards.errors import MissingObject, StoreError
 from shards.store import Bytes, Entry, check_key
 
 _PART_BYTES = 16 << 20
+_DELETED_TOGETHER = 1000  # as many as S3 takes in a request
 _CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 _CREDENTIALS |= {"InvalidToken", "403", "Forbidden", "AllAccessDisabled"}
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -106,6 +109,15 @@ def _in_words(uri: str, error: ClientError) -> StoreError:
     return StoreError(f"{uri}: S3 answers {code}: {message}")
 
 
+def _transfer(use_threads: bool) -> TransferConfig:
+    return TransferConfig(
+        multipart_threshold=_PART_BYTES,
+        multipart_chunksize=_PART_BYTES,
+        max_concurrency=4,
+        use_threads=use_threads,
+    )
+
+
 class S3Store:
     """Objects below `s3://bucket/prefix`."""
 
@@ -144,12 +156,7 @@ class S3Store:
                 pa.BufferReader(data),
                 self._bucket,
                 self._key(key),
-                Config=TransferConfig(
-                    multipart_threshold=_PART_BYTES,
-                    multipart_chunksize=_PART_BYTES,
-                    max_concurrency=4,
-                    use_threads=memoryview(data).nbytes >= _PART_BYTES,
-                ),
+                Config=_transfer(memoryview(data).nbytes >= _PART_BYTES),
             )
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -171,3 +178,25 @@ class S3Store:
     def delete(self, key: str) -> None:
         with s3_errors(f"{self.uri}/{key}"):
             s3_client().delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for first in range(0, len(keys), _DELETED_TOGETHER):
+            named = [{"Key": self._key(key)} for key in keys[first : first + _DELETED_TOGETHER]]
+            with s3_errors(f"{self.uri}/{keys[first]}"):
+                answer = s3_client().delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": named, "Quiet": True}
+                )
+            for error in answer.get("Errors", ()):
+                raise StoreError(
+                    f"s3://{self._bucket}/{error.get('Key')}: S3 answers {error.get('Code')}: "
+                    f"{error.get('Message')}"
+                )
+
+    @contextmanager
+    def spool(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="stoker-") as folder:
+            yield Path(folder, "spool")
+
+    def write_file(self, key: str, path: Path) -> None:
+        with s3_errors(f"{self.uri}/{key}"):
+            s3_client().upload_file(str(path), self._bucket, self._key(key), Config=_transfer(True))

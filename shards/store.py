@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +61,18 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes an object; one that isn't there is no error."""
+        ...
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Removes objects, likewise, with few requests; a folder that is empty then goes too."""
+        ...
+
+    def spool(self) -> AbstractContextManager[Path]:
+        """A local file to be filled in any order and given to `write_file`; gone at the end."""
+        ...
+
+    def write_file(self, key: str, path: Path) -> None:
+        """As `write`, with the bytes of a `spool`, which may be gone then."""
         ...
 
 
@@ -125,8 +137,7 @@ class LocalStore:
 
     def write(self, key: str, data: Bytes) -> None:
         path = self._path(key)
-        # Hidden, so that a listing never takes the torso of a killed process for an object.
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        temporary = _temporary(path)
         with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -162,6 +173,38 @@ class LocalStore:
         path = self._path(key)
         with os_errors(path):
             path.unlink(missing_ok=True)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
+        for folder in {self._path(key).parent for key in keys} - {Path(self.uri)}:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+    @contextmanager
+    def spool(self) -> Iterator[Path]:
+        # Here and not in a temporary folder, so that to write it is to rename it.
+        path = _temporary(Path(self.uri, "spool"))
+        try:
+            with os_errors(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def write_file(self, key: str, path: Path) -> None:
+        target = self._path(key)
+        with os_errors(target):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(target)
+            _sync_folder(target.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """Hidden, so that a listing never takes the torso of a killed process for an object."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from shards.commit import InputFile, commit
 from shards.errors import DatasetError
+from shards.ledger import Ledger, fold
 from shards.manifest import DocumentRules, read_manifest
-from shards.receipt import Counts, Receipt, ShardRecord, fold_receipts, read_receipts, write_receipt
+from shards.receipt import Counts, Receipt, ShardRecord, to_batch, write_receipt
 from shards.store import LocalStore, open_store
 from shards.verify import verify
 from shards.words import row_lines
@@ -32,26 +33,21 @@ def unit(store, number: int, documents: int = 3) -> Receipt:
     )
 
 
-def same(a: Receipt, b: Receipt) -> bool:
-    cells = [
-        all(np.array_equal(v, y.cells.columns()[k]) for k, v in x.cells.columns().items())
-        for x, y in zip(a.shards, b.shards, strict=True)
-    ]
-    return (a.unit, a.counts) == (b.unit, b.counts) and all(cells)
-
-
 def test_receipts_are_read_back_alone_and_folded(tmp_path):
     store = LocalStore(str(tmp_path))
     receipts = [unit(store, number) for number in range(4)]
     receipts.append(Receipt(4, Counts(rows=2, quarantined=2), ()))
     for receipt in receipts:
         write_receipt(store, PLAN, receipt)
-    fold_receipts(store, PLAN, receipts[:3])
+    fold(store, PLAN, to_batch(receipts[:3]))
     names = sorted(path.name for path in (tmp_path / "receipts" / PLAN).iterdir())
     assert names[:2] == ["00000003.arrow", "00000004.arrow"]
     assert len(names) == 3
-    found = read_receipts(store, PLAN)
-    assert all(same(found[receipt.unit], receipt) for receipt in receipts)
+    found = Ledger.read(store, PLAN)
+    assert found.units == {0, 1, 2, 3, 4}
+    assert found.quarantined == [4]
+    whole = commit(store, description("uint16"), receipts, INPUT)
+    assert commit(store, description("uint16"), found, INPUT) == whole
 
 
 def test_a_broken_receipt_is_no_receipt(tmp_path):
@@ -60,7 +56,7 @@ def test_a_broken_receipt_is_no_receipt(tmp_path):
     write_receipt(store, PLAN, unit(store, 1))
     path = tmp_path / "receipts" / PLAN / "00000000.arrow"
     path.write_bytes(path.read_bytes()[:100])
-    assert list(read_receipts(store, PLAN)) == [1]
+    assert Ledger.read(store, PLAN).units == {1}
 
 
 def tree(folder: Path) -> dict[str, bytes]:
