@@ -68,7 +68,8 @@ class Ledger:
         self.splits: list[str] = []
         self.sources: list[str] = []
         self._blocks: list[_Block] = []
-        self._loose: list[pa.RecordBatch] = []
+        self._loose: list[Receipt] = []
+        self._loose_batches: list[pa.RecordBatch] = []
         self._loose_bytes = 0
 
     @classmethod
@@ -101,8 +102,10 @@ class Ledger:
         for key, data in read_ahead(
             store, (key for key in parts + singles if key[-6:] == ".arrow")
         ):
+            if data is None or ("/part-" in key and not _is_whole(key, data)):
+                continue
             try:
-                columns = ReceiptColumns.parse(data or b"", plan)
+                columns = ReceiptColumns.parse(data, plan)
             except DatasetError:
                 continue
             if "/part-" in key:
@@ -116,10 +119,17 @@ class Ledger:
 
         Now and then it writes those that came lately as a part, and deletes the single ones.
         """
-        batch = to_batch([receipt])
-        columns = ReceiptColumns.of(batch, self.plan)
-        if self._count(columns, np.array([receipt.unit not in self.units])):
-            self._keep(batch)
+        if receipt.unit in self.units:
+            return
+        if any((shard.plan, shard.unit) != (self.plan, receipt.unit) for shard in receipt.shards):
+            raise DatasetError(f"a receipt of unit {receipt.unit} is not of plan {self.plan}")
+        self.units.add(receipt.unit)
+        self.counts += receipt.counts
+        if receipt.counts.quarantined:
+            self.quarantined.append(receipt.unit)
+        self._loose.append(receipt)
+        cells = (column for shard in receipt.shards for column in shard.cells.columns().values())
+        self._fold_when_many(sum(column.nbytes for column in cells))
 
     def table(self) -> Columns:
         """A row a shard, by the names of `COLUMNS`, in the order in which `cells` gives them."""
@@ -142,12 +152,11 @@ class Ledger:
     def _cells_of(self, blocks: Sequence[_Block]) -> Iterator[Mapping[str, pa.LargeBinaryArray]]:
         datas = read_ahead(self.store, (block.key for block in blocks))
         for block, (key, data) in zip(blocks, datas, strict=True):
-            columns = ReceiptColumns.parse(data or b"", self.plan)
-            if not np.array_equal(_of_kept(columns, block), block.columns["xxh3"]):
+            if not _is_whole(key, data):
                 raise DatasetError(
                     f"{self.store.uri}/{key} changed while the dataset was committed: run again"
                 )
-            yield _chosen(columns, block)
+            yield _chosen(ReceiptColumns.parse(data, self.plan), block)
 
     def _take(
         self,
@@ -168,21 +177,24 @@ class Ledger:
             # Folded before, by a driver that was killed in between.
             self.store.delete(receipt_key(self.plan, int(columns.unit[0])))
         elif self._count(columns, self._trusted(columns, shards)):
-            self._keep(pa.ipc.open_file(pa.BufferReader(data)).get_batch(0))
+            self._loose_batches.append(pa.ipc.open_file(pa.BufferReader(data)).get_batch(0))
+            self._fold_when_many(len(data))
 
-    def _keep(self, batch: pa.RecordBatch) -> None:
-        self._loose.append(batch)
-        self._loose_bytes += batch.nbytes
-        if len(self._loose) >= FOLDED_TOGETHER or self._loose_bytes > _FOLDED_BYTES:
+    def _fold_when_many(self, more_bytes: int) -> None:
+        self._loose_bytes += more_bytes
+        many = len(self._loose) + len(self._loose_batches) >= FOLDED_TOGETHER
+        if many or self._loose_bytes > _FOLDED_BYTES:
             [block] = self._loose_block()
             key = fold(self.store, self.plan, block.batch)
             self._blocks.append(_Block(block.columns, None, key))
-            self._loose, self._loose_bytes = [], 0
+            self._loose, self._loose_batches, self._loose_bytes = [], [], 0
 
     def _loose_block(self) -> list[_Block]:
-        if not self._loose:
+        """What was not folded yet, in memory, as one block."""
+        batches = [*self._loose_batches, *([to_batch(self._loose)] if self._loose else [])]
+        if not batches:
             return []
-        batch = pa.Table.from_batches(self._loose).combine_chunks().to_batches()[0]
+        batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
         columns = ReceiptColumns.of(batch, self.plan)
         return [self._block(columns, np.ones(len(columns.unit), np.bool_), "", batch)]
 
@@ -237,11 +249,6 @@ def _chosen(columns: ReceiptColumns, block: _Block) -> Mapping[str, pa.LargeBina
     return {name: column.filter(kept) for name, column in columns.cells.items()}
 
 
-def _of_kept(columns: ReceiptColumns, block: _Block) -> npt.NDArray[np.uint64]:
-    found: npt.NDArray[np.uint64] = columns.numbers["xxh3"]
-    return found if block.kept is None else found[: len(block.kept)][block.kept[: len(found)]]
-
-
 def _coded(texts: pa.StringArray, names: list[str]) -> Ints:
     """The place of each text in `names`, which grows by those that are new."""
     encoded = texts.dictionary_encode()
@@ -254,10 +261,18 @@ def _coded(texts: pa.StringArray, names: list[str]) -> Ints:
 def fold(store: Store, plan: str, batch: pa.RecordBatch) -> str:
     """Writes receipts together as one part, then removes those of the single units; its key."""
     data = to_ipc(batch)
-    key = f"receipts/{plan}/part-{xxh3(data):016x}.arrow"
+    key = f"receipts/{plan}/{_part_name(data)}"
     store.write(key, memoryview(data))
     store.delete_many([receipt_key(plan, unit) for unit in batch.column("unit").to_pylist()])
     return key
+
+
+def _part_name(data: Any) -> str:
+    return f"part-{xxh3(data):016x}.arrow"
+
+
+def _is_whole(key: str, data: bytes | None) -> bool:
+    return data is not None and key.endswith(f"/{_part_name(data)}")
 
 
 def read_ahead(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
