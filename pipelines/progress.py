@@ -20,10 +20,11 @@ class Meter:
         self._done: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
 
-    def begin(self, unit: int) -> int:
-        """How often this unit has been begun, this time included."""
-        self._attempts[unit] = self._attempts.get(unit, 0) + 1
-        return self._attempts[unit]
+    def begin(self, units: list[int]) -> list[int]:
+        """How often each of these units has been begun, this time included."""
+        for unit in units:
+            self._attempts[unit] = self._attempts.get(unit, 0) + 1
+        return [self._attempts[unit] for unit in units]
 
     def report(self, unit: int, done: int) -> None:
         self._done[unit] = max(done, self._done.get(unit, 0))

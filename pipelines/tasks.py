@@ -1,4 +1,4 @@
-"""Units as Ray Data tasks: one each, results as they finish. No token crosses the object store."""
+"""Units as Ray Data tasks, results as they finish. No token crosses the object store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pickle
 import resource
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.behind import Behind
+from pipelines.chunks import into_tasks
 from pipelines.connect import quiet_ray_data
 from pipelines.plan import Unit
-from pipelines.write import Job, TooManyBadRows, run_unit
+from pipelines.write import Job, TooManyBadRows, start_unit
 from shards.errors import StokerError
 from shards.receipt import Receipt
 
 # Ray retries a task whose worker died for ever. A Spot fleet may take a node a few times; a unit
 # that needs more memory than there is would go round until somebody looks.
 _MOST_ATTEMPTS = 10
+# Its nodes are started when tasks wait; how many is not known yet.
+_SLOTS_OF_AN_EMPTY_CLUSTER = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ def run_units(units: Sequence[Unit], job: Job, meter: Any) -> Generator[Outcome,
     import ray.data
 
     quiet_ray_data()
-    rows = [{"unit": pickle.dumps(unit)} for unit in units]
+    slots = int(ray.cluster_resources().get("CPU", 0)) or _SLOTS_OF_AN_EMPTY_CLUSTER
+    rows = [{"units": pickle.dumps(task)} for task in into_tasks(units, slots, job.engine)]
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         partial(_run_batch, job=ray.put(job), meter=meter),
         batch_size=None,
@@ -84,37 +90,78 @@ def _run_batch(batch: dict[str, npt.NDArray[Any]], job: Any, meter: Any) -> dict
     import ray
 
     shared: Job = ray.get(job)
-    outcomes = [_run_one(pickle.loads(unit), shared, meter) for unit in batch["unit"]]
+    outcomes = [one for units in batch["units"] for one in _run(pickle.loads(units), shared, meter)]
     return {"outcome": np.array([pickle.dumps(outcome) for outcome in outcomes], object)}
 
 
-def _run_one(unit: Unit, job: Job, meter: Any) -> Outcome:
-    """Errors are values here: raised, Ray would wrap them in its own words, or try again."""
+def _run(units: Sequence[Unit], job: Job, meter: Any) -> Iterator[Outcome]:
+    """The units one after the other, each one's last shard written while the next is encoded.
+
+    Ends with the first that fails. Errors are values here: raised, Ray would wrap them in its own
+    words, or try again.
+    """
     import ray
 
+    attempts = max(ray.get(meter.begin.remote([unit.number for unit in units])))
+    lap = _Lap()
+    before: tuple[Unit, Future[Receipt]] | None = None
+    with Behind() as behind:
+        for unit in units:
+            begun = _begin(unit, job, behind, meter, attempts)
+            if before is not None:
+                outcome = lap.outcome(*before)
+                yield outcome
+                if outcome.receipt is None:
+                    return
+            before = unit, begun
+        if before is not None:
+            yield lap.outcome(*before)
+
+
+def _begin(unit: Unit, job: Job, behind: Behind, meter: Any, attempts: int) -> Future[Receipt]:
+    """`start_unit`, its errors in the future too."""
     try:
-        if ray.get(meter.begin.remote(unit.number)) > _MOST_ATTEMPTS:
+        if attempts > _MOST_ATTEMPTS:
             raise StokerError(
                 f"{unit} was begun {_MOST_ATTEMPTS} times and its worker died each time, perhaps "
                 "for lack of memory: try a smaller --unit-bytes"
             )
+        return start_unit(unit, job, behind, partial(_report, meter, unit.number))
+    except Exception as error:
+        failed: Future[Receipt] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+class _Lap:
+    """What each of the units of a task took, and what became of it."""
+
+    def __init__(self) -> None:
+        self._clock, self._cpu = time.monotonic(), time.process_time()
+
+    def outcome(self, unit: Unit, begun: Future[Receipt]) -> Outcome:
+        """Waits for the unit's receipt."""
+        error = begun.exception()
         clock, cpu = time.monotonic(), time.process_time()
-        receipt = run_unit(unit, job, partial(_report, meter, unit.number))
-        return Outcome(
+        found = Outcome(
             unit.number,
-            receipt,
-            seconds=time.monotonic() - clock,
-            cpu_seconds=time.process_time() - cpu,
+            begun.result() if error is None else None,
+            bad_rows=tuple(map(str, error.rows)) if isinstance(error, TooManyBadRows) else (),
+            error="" if error is None else _in_words(unit, error),
+            trace="" if error is None else "".join(traceback.format_exception(error)),
+            seconds=clock - self._clock,
+            cpu_seconds=cpu - self._cpu,
             ended=time.time(),
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
-    except TooManyBadRows as error:
-        return Outcome(unit.number, None, tuple(map(str, error.rows)), str(error))
-    except StokerError as error:
-        return Outcome(unit.number, None, error=str(error), trace=traceback.format_exc())
-    except Exception as error:
-        reason = f"{unit} failed: {type(error).__name__}: {error}"
-        return Outcome(unit.number, None, error=reason, trace=traceback.format_exc())
+        self._clock, self._cpu = clock, cpu
+        return found
+
+
+def _in_words(unit: Unit, error: BaseException) -> str:
+    if isinstance(error, StokerError):
+        return str(error)
+    return f"{unit} failed: {type(error).__name__}: {error}"
 
 
 def _report(meter: Any, unit: int, done: int) -> None:

@@ -1,0 +1,59 @@
+"""Documents that hold a special token's text: counted, since one may be meant as a forgery."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_MOST_SEARCHES = 4
+
+
+class SpecialTexts:
+    """Counts documents that hold a special token's text; cheap where its beginning never comes."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._pattern = "|".join(re.escape(text) for text in texts)
+        beginnings = {text.encode()[:2] for text in texts}
+        self._anywhere = len(beginnings) > _MOST_SEARCHES or any(len(b) < 2 for b in beginnings)
+        self._beginnings = [int.from_bytes(b, "little") for b in sorted(beginnings)]
+
+    def count(self, documents: pa.LargeStringArray) -> int:
+        """Documents with at least one of the texts."""
+        if not self._beginnings or not len(documents):
+            return 0
+        if not self._anywhere:
+            documents = documents.take(pa.array(self._with_a_beginning(documents)))
+        found = pc.match_substring_regex(documents, self._pattern)
+        return int(pc.sum(found).as_py() or 0)
+
+    def _with_a_beginning(self, documents: pa.LargeStringArray) -> npt.NDArray[np.int64]:
+        """Numbers of the documents that may hold one, by its first two bytes."""
+        data = text_of(documents)
+        places = [np.zeros(0, np.int64)]
+        # Two bytes at once, beginning at even and at odd places: 2.5x as fast as byte by byte.
+        for odd in (0, 1):
+            pairs = data[odd : odd + (len(data) - odd) // 2 * 2].view("<u2")
+            for beginning in self._beginnings:
+                same = pairs == beginning
+                if same.any():
+                    places.append(2 * np.flatnonzero(same) + odd)
+        at = np.concatenate(places)
+        if not len(at):
+            return at
+        offsets = np.frombuffer(documents.buffers()[1], np.int64)[documents.offset :]
+        ends = offsets[: len(documents) + 1] - offsets[0]
+        return np.unique(np.searchsorted(ends, at, side="right") - 1)
+
+
+def text_of(documents: pa.LargeStringArray) -> npt.NDArray[np.uint8]:
+    """uint8 [bytes]: the text of all documents, one after the other, without a copy."""
+    if not len(documents):
+        return np.zeros(0, np.uint8)
+    offsets = np.frombuffer(documents.buffers()[1], np.int64)
+    start, stop = offsets[documents.offset], offsets[documents.offset + len(documents)]
+    data = documents.buffers()[2]
+    return np.frombuffer(data, np.uint8)[start:stop] if stop > start else np.zeros(0, np.uint8)
