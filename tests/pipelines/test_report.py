@@ -106,8 +106,8 @@ def test_the_largest_workers_memory_counts() -> None:
 
 def test_a_unit_begun_again_is_a_retry() -> None:
     meter = Meter()
-    for unit in (0, 1, 1, 2, 1):
-        meter.begin(unit)
+    for units in ([0, 1], [1], [2, 1]):
+        meter.begin(units)
     assert meter.retries() == 2
 
 
