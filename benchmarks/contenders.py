@@ -20,12 +20,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from benchmarks.accelerator import Batch
 from loaders import DataLoader, TokenDataset
-from pipelines.files import open_input
 from pipelines.inputs import find_inputs
 from pipelines.options import ReadOptions
 from pipelines.plan import Unit, cut_units
-from pipelines.read import read_unit
-from pipelines.read_parquet import check_parquet
+from pipelines.read import check_columns, read_unit
 from shards.errors import StokerError
 
 # What a worker hands to the tokenizer at once: enough to amortize the call, little enough not to
@@ -231,9 +229,6 @@ def find_units(
     unit_bytes = max(1, min(SMALLEST_UNIT, total // workers), total // (4 * workers))
     units = list(cut_units(inputs, unit_bytes, reading))
     pieces = (piece for unit in units for piece in unit.slices)
-    first = next((piece for piece in pieces if piece.format == "parquet"), None)
-    if first is not None:
-        # Here, since an error in a worker process reaches a person as a traceback.
-        with open_input(first) as file:
-            check_parquet(file, reading.text_column)
+    # Here, since an error in a worker process reaches a person as a traceback.
+    check_columns(pieces, reading)
     return units

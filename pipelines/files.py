@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import os
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from shards.s3 import s3_client, s3_errors
 from shards.store import local_etag
 
 READ_BYTES = 8 << 20
+# Small, since what follows the end of a stream is copied for the next one.
+_BZ2_INPUT_BYTES = 64 << 10
 
 
 class InputFile(io.RawIOBase):
@@ -162,7 +165,7 @@ def open_input(piece: Slice) -> Iterator[InputFile]:
 
 
 def decompressed(file: InputFile, compression: str) -> Iterator[tuple[int, bytes]]:
-    """(compressed bytes read so far, next `READ_BYTES` of content) of a whole .gz or .zst file.
+    """(compressed bytes read so far, some MiB of content), in order, of a whole compressed file.
 
     Streams: what is held doesn't depend on what the file unfolds to.
 
@@ -173,14 +176,42 @@ def decompressed(file: InputFile, compression: str) -> Iterator[tuple[int, bytes
         raise StokerError(f"{file.uri} is no {compression} file: it is empty. Restore it first")
     counted = _Counted(file)
     try:
-        stream = pa.CompressedInputStream(pa.PythonFile(counted, mode="r"), compression)
-        while data := stream.read(READ_BYTES):
+        for data in _unfold_bz2(counted) if compression == "bz2" else _unfold(counted, compression):
             yield counted.count, data
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise StokerError(
             f"{file.uri} is damaged, or no {compression} file ({error}): what it lost is unknown, "
             "so the job ends. Restore it, or leave it out"
         ) from error
+
+
+def _unfold(counted: _Counted, compression: str) -> Iterator[bytes]:
+    stream = pa.CompressedInputStream(pa.PythonFile(counted, mode="r"), compression)
+    while data := stream.read(READ_BYTES):
+        yield data
+
+
+def _unfold_bz2(counted: _Counted) -> Iterator[bytes]:
+    """Streams one after the other, as pbzip2 writes them; Arrow's decoder fails on an empty one."""
+    decoder: bz2.BZ2Decompressor | None = None
+    parts, held = list[bytes](), 0
+    while True:
+        more = decoder.unused_data if decoder else b""
+        if not more and (decoder is None or decoder.eof or decoder.needs_input):
+            more = counted.read(_BZ2_INPUT_BYTES)
+            if not more:
+                break
+        if decoder is None or decoder.eof:
+            decoder = bz2.BZ2Decompressor()
+        parts.append(decoder.decompress(more, READ_BYTES))
+        held += len(parts[-1])
+        if held >= READ_BYTES:
+            yield b"".join(parts)
+            parts, held = [], 0
+    if decoder is not None and not decoder.eof:
+        raise OSError("it ends too early")
+    if held:
+        yield b"".join(parts)
 
 
 class _Counted(io.RawIOBase):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.saved import data_files
 from shards.errors import StokerError
 from shards.store import local_etag, open_store
 
@@ -17,12 +18,13 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 _MAGIC = re.compile(r"[*?\[]")
 _HIDDEN = (".", "_")
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _EXTENSIONS = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    **dict.fromkeys((".arrow", ".arrows", ".feather", ".ipc"), "arrow"),
     **dict.fromkeys((".txt", ".text", ".md", ".rst", ".py"), "text"),
 }
 
@@ -36,8 +38,8 @@ class Input:
         uri: absolute path, or `s3://bucket/key`.
         size: bytes.
         etag: changes when the content does. S3's; locally size and modification time.
-        format: parquet, jsonl or text.
-        compression: "", gzip or zstd.
+        format: parquet, jsonl, arrow or text.
+        compression: "", gzip, zstd or bz2.
     """
 
     source: str
@@ -53,7 +55,7 @@ def find_inputs(names: Iterable[str], format: str = "auto") -> list[Input]:
 
     Args:
         names: `[label=]` and a file, folder, glob, s3 object, s3 prefix or s3 glob.
-        format: parquet, jsonl, text, or auto: by each file's extension.
+        format: parquet, jsonl, arrow, text, or auto: by each file's extension.
 
     Raises:
         StokerError: a name that means no file, a file of unknown format, or one under two labels.
@@ -63,7 +65,7 @@ def find_inputs(names: Iterable[str], format: str = "auto") -> list[Input]:
     unknown: list[str] = []
     for name in names:
         source, uri = split_label(name)
-        for path, size, etag in _expand(uri):
+        for path, size, etag in data_files(_expand(uri)):
             kind, compression = format_of(path, format)
             if not kind:
                 unknown.append(path)
@@ -98,8 +100,8 @@ def format_of(uri: str, format: str = "auto") -> tuple[str, str]:
         if uri.lower().endswith(suffix):
             base, compression = uri[: -len(suffix)], name
     kind = _EXTENSIONS.get(os.path.splitext(base)[1].lower(), "") if format == "auto" else format
-    # Parquet compresses inside; a .parquet.gz is not a Parquet file.
-    readable = kind and not (kind == "parquet" and compression)
+    # These compress inside; a .parquet.gz is not a Parquet file.
+    readable = kind and not (kind in ("parquet", "arrow") and compression)
     return (kind, compression) if readable else ("", "")
 
 

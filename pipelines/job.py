@@ -11,15 +11,13 @@ import pyarrow as pa
 
 from pipelines.choose import Choice, choose_engine, cut_sample
 from pipelines.connect import cores, ray_cluster
-from pipelines.files import open_input
 from pipelines.inputs import find_inputs
 from pipelines.interrupt import Interrupted, interruptible
 from pipelines.lease import HeldLease, hold_lease
 from pipelines.options import Options
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
-from pipelines.read import read_slice
-from pipelines.read_parquet import check_parquet
+from pipelines.read import check_columns, read_slice
 from pipelines.record import Record
 from pipelines.report import report_key, write_report
 from pipelines.summary import Summary
@@ -58,7 +56,8 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
         record = Record(options, plan, tokenizer)
         if record.is_finished():
             return _summary(record, watch, cluster="")
-        check_columns(plan, options.text_column)
+        pieces = (piece for unit in plan.units for piece in unit.slices)
+        check_columns(pieces, options.reading)
         with hold_lease(record.store, watch.say) as lease:
             record.begin()
             if record.skipped:
@@ -82,15 +81,6 @@ class _Watch(Stopwatch):
     def say(self, line: str) -> None:
         if self.show:
             print(line, file=sys.stderr)
-
-
-def check_columns(plan: Plan, column: str) -> None:
-    """Raises StokerError if the first Parquet file lacks the column: before any task starts."""
-    pieces = (piece for unit in plan.units for piece in unit.slices)
-    first = next((piece for piece in pieces if piece.format == "parquet"), None)
-    if first is not None:
-        with open_input(first) as file:
-            check_parquet(file, column)
 
 
 def sample_documents(plan: Plan, options: Options) -> pa.LargeStringArray:

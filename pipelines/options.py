@@ -13,8 +13,8 @@ from shards.errors import StokerError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = ("auto", "parquet", "jsonl", "text")
-TEXT_SPLITS = ("file", "line")
+FORMATS = ("auto", "parquet", "jsonl", "arrow", "text")
+TEXT_SPLITS = ("file", "line", "separator")
 SPECIAL_TOKENS = ("text", "control")
 ENGINES = ("auto", "gigatoken", "tokenizers")
 
@@ -54,11 +54,18 @@ class ReadOptions:
 
     Attributes:
         columns: names and types of columns that come with each document; see `read.column_types`.
+        separator: what ends a document of a text file where `text_split` is separator.
     """
 
     text_column: str = "text"
     text_split: str = "file"
     columns: pa.Schema | None = None
+    separator: str = ""
+
+    @property
+    def ending(self) -> bytes:
+        """What ends a document of a text file; nothing where the file is one document."""
+        return {"file": b"", "line": b"\n"}.get(self.text_split, self.separator.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,7 @@ class Options:
     format: str = "auto"
     text_column: str = "text"
     text_split: str = "file"
+    separator: str = ""
     special_tokens: str = "text"
     engine: str = "auto"
     end_token: str | None = None
@@ -97,6 +105,11 @@ class Options:
                 raise StokerError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
         if not self.inputs:
             raise StokerError("no inputs: name at least one file, folder, glob or s3:// uri")
+        if (self.text_split == "separator") != bool(self.separator):
+            raise StokerError(
+                f"text_split is {self.text_split!r} and separator {self.separator!r}: a separator "
+                "is needed where text_split is 'separator', and nowhere else"
+            )
         if self.max_bad_rows < 0:
             raise StokerError(f"max_bad_rows is {self.max_bad_rows}: it can't be negative")
         if self.unit_bytes is not None and self.unit_bytes < 1:
@@ -107,7 +120,7 @@ class Options:
     @property
     def reading(self) -> ReadOptions:
         """What the reader needs to know, but for the columns' types: they stand in the files."""
-        return ReadOptions(self.text_column, self.text_split)
+        return ReadOptions(self.text_column, self.text_split, separator=self.separator)
 
 
 def parse_size(text: str) -> int:
@@ -145,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line of `pipelines/tokenize.py`."""
     parser = argparse.ArgumentParser(
         prog="pipelines/tokenize.py",
-        description="Tokenize Parquet, JSON lines or text into a token dataset, exactly once.",
+        description="Tokenize Parquet, Arrow, JSON lines or text to a token dataset, exactly once.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -171,8 +184,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "--format",
         choices=FORMATS,
         default="auto",
-        help="auto: by extension: .parquet .pq; .jsonl .ndjson; .txt .text .md .rst .py; the last "
-        "two kinds also with .gz or .zst (default: auto)",
+        help="auto: by extension: .parquet .pq; .arrow .arrows .feather .ipc; .jsonl .ndjson; .txt "
+        ".text .md .rst .py; the last two kinds also with .gz .zst .bz2. A folder that datasets' "
+        "save_to_disk wrote is read as its Arrow files (default: auto)",
     )
     group.add_argument(
         "--text-column",
@@ -184,7 +198,16 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "--text-split",
         choices=TEXT_SPLITS,
         default="file",
-        help="text files: one document a file, or one a line (default: file)",
+        help="text files: one document a file, one a line, or what lies between separators "
+        "(default: file)",
+    )
+    group.add_argument(
+        "--separator",
+        default="",
+        type=_unescaped,
+        metavar="TEXT",
+        help="what ends a document with --text-split separator, for example '<|endoftext|>' or "
+        r"'\n\n'; \n \r \t \0 and \\ are understood. It belongs to no document (default: none)",
     )
     group.add_argument(
         "--max-bad-rows",
@@ -255,6 +278,11 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _unescaped(text: str) -> str:
+    meanings = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
+    return re.sub(r"\\([nrt0\\])", lambda found: meanings[found[1]], text)
 
 
 def _count(text: str) -> int:

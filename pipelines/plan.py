@@ -100,6 +100,7 @@ def make_plan(
         "engine": options.engine,
         "text_column": options.text_column,
         "text_split": options.text_split,
+        "separator": options.separator,
         "unit_bytes": unit_bytes,
         "shard_bytes": options.shard_bytes,
         "format_version": format_version,
@@ -151,8 +152,13 @@ def _cut(file: Input, unit_bytes: int, reading: ReadOptions) -> Iterator[Slice]:
 
 
 def is_divisible(file: Input, reading: ReadOptions) -> bool:
-    """Whether the file may be read in ranges: not where a document is the whole of it."""
-    return not file.compression and (file.format != "text" or reading.text_split != "file")
+    """Whether the file may be read in ranges: not where only its start tells what ends where."""
+    if file.compression:
+        return False
+    ending = reading.ending
+    # Where it may overlap itself, which of two matches counts depends on all before.
+    overlaps = any(ending.startswith(ending[i:]) for i in range(1, len(ending)))
+    return file.format != "text" or (bool(ending) and not overlaps)
 
 
 def _canonical(value: object) -> bytes:

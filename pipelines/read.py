@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.columns import split_type
-from pipelines.files import open_input
+from pipelines.files import InputFile, open_input
 from pipelines.options import ReadOptions
 from pipelines.plan import Slice, Unit
 from shards.errors import StokerError
@@ -71,7 +71,7 @@ def read_unit(unit: Unit, reading: ReadOptions) -> Iterator[Batch]:
 
 def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
     """The rows of one slice; see `read_unit`."""
-    from pipelines import read_jsonl, read_lines, read_parquet
+    from pipelines import read_arrow, read_jsonl, read_lines, read_parquet
 
     if reading.columns and piece.format == "text":
         raise _no_columns(piece.uri, reading.columns.names)
@@ -80,10 +80,12 @@ def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
             yield from read_parquet.read(file, piece, reading)
         elif piece.format == "jsonl":
             yield from read_jsonl.read(file, piece, reading)
-        elif reading.text_split == "line":
-            yield from read_lines.read_text_lines(file, piece)
-        else:
+        elif piece.format == "arrow":
+            yield from read_arrow.read(file, piece, reading)
+        elif reading.text_split == "file":
             yield from read_lines.read_text_file(file, piece)
+        else:
+            yield from read_lines.read_texts(file, piece, reading.ending)
 
 
 def column_types(first: Slice, names: Sequence[str]) -> pa.Schema:
@@ -95,16 +97,41 @@ def column_types(first: Slice, names: Sequence[str]) -> pa.Schema:
     Raises:
         StokerError: the file lacks one, or it isn't one value a row, or its type can't be told.
     """
-    from pipelines import read_jsonl, read_parquet
+    from pipelines import read_jsonl
+    from pipelines.leaves import kept_types
 
     given = dict(map(split_type, names))
     open_ones = [name for name, kind in given.items() if kind is None]
     if first.format == "text":
         raise _no_columns(first.uri, list(given))
     with open_input(first) as file:
-        find = (read_parquet if first.format == "parquet" else read_jsonl).column_types
-        found = find(file, first, open_ones)
+        if first.format == "jsonl":
+            found = read_jsonl.column_types(file, first, open_ones)
+        else:
+            found = kept_types(_types(file, first.format), first.uri, open_ones)
     return pa.schema([(name, kind or found[name]) for name, kind in given.items()])
+
+
+def check_columns(pieces: Iterable[Slice], reading: ReadOptions) -> None:
+    """Looks into the first Parquet and the first Arrow file: before a task starts, not in one.
+
+    Raises:
+        StokerError: it is none, or lacks a column that is asked for.
+    """
+    from pipelines.leaves import check_leaves
+
+    missing = {"parquet", "arrow"}
+    for piece in pieces:
+        if piece.format in missing:
+            missing.discard(piece.format)
+            with open_input(piece) as file:
+                check_leaves(_types(file, piece.format), piece.uri, reading)
+
+
+def _types(file: InputFile, format: str) -> dict[str, pa.DataType]:
+    from pipelines import read_arrow, read_parquet
+
+    return read_parquet.types(file) if format == "parquet" else read_arrow.types(file)
 
 
 def _no_columns(uri: str, names: Sequence[str]) -> StokerError:

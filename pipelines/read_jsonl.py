@@ -81,6 +81,8 @@ def _text_of(row: Any, field: str, keys: list[str]) -> str:
         value = row[field]
     else:
         for key in keys:
+            if isinstance(value, list):
+                raise _NoDocument(f"no field {field!r}: {key!r} would lie in an array")
             if not isinstance(value, dict) or key not in value:
                 raise _NoDocument(f"no field {field!r}")
             value = value[key]

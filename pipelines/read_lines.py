@@ -1,8 +1,9 @@
 """Lines and text files -> documents. A line is bytes ended by a newline byte; nothing else ends it.
 
-A line belongs to the slice it starts in: a slice's content begins where the first line starts at or
-after its start, and ends where the next slice's content begins. Neighbours ask the same question of
-the same bytes, so each line comes once, however a file is cut.
+Where another separator ends documents, they are the lines here. A line belongs to the slice it
+starts in: a slice's content begins where the first line starts at or after its start, and ends
+where the next slice's content begins. Neighbours ask the same question of the same bytes, so each
+line comes once, however a file is cut.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from shards.errors import StokerError
 _SEARCH_BYTES = 64 << 10
 
 
-def read_text_lines(file: InputFile, piece: Slice) -> Iterator[Batch]:
-    """Each line is a document, an empty one too; its end may be a newline after a return."""
-    for done, offset, lines in lines_of(file, piece):
-        starts = partial(_line_place, piece, offset, lines)
-        yield make_batch([line.removesuffix(b"\r") for line in lines], file.uri, starts, done)
+def read_texts(file: InputFile, piece: Slice, ending: bytes) -> Iterator[Batch]:
+    """What lies between endings is a document, an empty one too; nothing after the last is none.
+
+    Where lines end with a return and a newline, neither belongs to the document.
+    """
+    for done, offset, texts in lines_of(file, piece, ending):
+        starts = partial(_text_place, piece, offset, texts, ending)
+        values = [line.removesuffix(b"\r") for line in texts] if ending == b"\n" else texts
+        yield make_batch(values, file.uri, starts, done)
 
 
 def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
@@ -38,60 +43,79 @@ def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
     yield make_batch([b"".join(parts)], file.uri, lambda _: "the whole file", piece.bytes)
 
 
-def place_of(piece: Slice, offset: int) -> str:
+def place_of(piece: Slice, offset: int, what: str = "line") -> str:
     """Where a line is, for people: the byte of its first character."""
-    where = f"line at byte {offset}"
+    where = f"{what} at byte {offset}"
     return f"{where} of the {piece.compression} content" if piece.compression else where
 
 
-def _line_place(piece: Slice, offset: int, lines: list[bytes], number: int) -> str:
-    return place_of(piece, offset + sum(len(line) + 1 for line in lines[:number]))
+def _text_place(piece: Slice, offset: int, texts: list[bytes], ending: bytes, number: int) -> str:
+    at = offset + sum(len(text) + len(ending) for text in texts[:number])
+    return place_of(piece, at, "line" if ending == b"\n" else "text")
 
 
-def lines_of(file: InputFile, piece: Slice) -> Iterator[tuple[int, int, list[bytes]]]:
-    """(slice's bytes read, offset of the first line, lines without their newlines), in order."""
-    begin = 0 if piece.compression else after_newline(file, piece.start)
+def lines_of(
+    file: InputFile, piece: Slice, ending: bytes = b"\n"
+) -> Iterator[tuple[int, int, list[bytes]]]:
+    """(slice's bytes read, offset of the first line, lines without their endings), in order."""
+    begin = 0 if piece.compression else after_ending(file, piece.start, ending)
+    # `rest` is what a line has so far; in its last bytes an ending may have begun.
     offset, rest, held = begin, list[bytes](), 0
     done = 0
-    for done, data in _content(file, piece, begin):
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            block = b"".join((*rest, data[: cut - 1]))
-            yield done, offset, block.split(b"\n")
-            offset += len(block) + 1
-            rest, held = [], 0
-        rest.append(data[cut:])
-        held += len(data) - cut
+    for done, data in _content(file, piece, ending, begin):
+        lines = (_last_bytes(rest, len(ending) - 1) + data).split(ending)
+        rest.append(lines[0])
+        if len(lines) > 1:
+            lines[0] = b"".join(rest)
+            rest = [lines.pop()]
+            yield done, offset, lines
+            offset += sum(map(len, lines)) + len(ending) * len(lines)
+        held = sum(map(len, rest))
         if held > LARGEST_DOCUMENT:
-            raise _too_long(file.uri, "a line", offset)
+            raise _too_long(file.uri, "a line" if ending == b"\n" else "a document", offset)
     if held:
         yield done, offset, [b"".join(rest)]
 
 
-def _content(file: InputFile, piece: Slice, begin: int = 0) -> Iterator[tuple[int, bytes]]:
+def _last_bytes(parts: list[bytes], count: int) -> bytes:
+    """Takes the last `count` bytes off `parts`, fewer where there are no more."""
+    taken = b""
+    while parts and len(taken) < count:
+        last = parts.pop()
+        cut = max(0, len(last) - (count - len(taken)))
+        taken = last[cut:] + taken
+        if cut:
+            parts.append(last[:cut])
+    return taken
+
+
+def _content(
+    file: InputFile, piece: Slice, ending: bytes = b"\n", begin: int = 0
+) -> Iterator[tuple[int, bytes]]:
     """(slice's bytes read, data): the whole file unfolded, or the slice's lines from `begin`."""
     if piece.compression:
         yield from decompressed(file, piece.compression)
         return
-    end = after_newline(file, piece.stop) if piece.stop < file.bytes else file.bytes
+    end = after_ending(file, piece.stop, ending) if piece.stop < file.bytes else file.bytes
     for data in file.chunks(begin, end):
         begin += len(data)
         yield min(begin, piece.stop) - piece.start, data
 
 
-def after_newline(file: InputFile, position: int) -> int:
+def after_ending(file: InputFile, position: int, ending: bytes) -> int:
     """Where the first line at or after `position` starts; the file's end if none does."""
     if position == 0:
         return 0
-    at = position - 1
+    at, seen = max(0, position - len(ending)), b""
     while at < file.bytes:
         if at - position > LARGEST_DOCUMENT:
-            raise _too_long(file.uri, "a line", position)
-        data = file.read_at(at, min(at + _SEARCH_BYTES, file.bytes))
-        found = data.find(b"\n")
+            raise _too_long(file.uri, "a line" if ending == b"\n" else "a document", position)
+        data = seen + file.read_at(at, min(at + _SEARCH_BYTES, file.bytes))
+        at += len(data) - len(seen)
+        found = data.find(ending)
         if found >= 0:
-            return at + found + 1
-        at += len(data)
+            return at - len(data) + found + len(ending)
+        seen = data[len(data) - len(ending) + 1 :] if len(data) >= len(ending) else data
     return file.bytes
 
 

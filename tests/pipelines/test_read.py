@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import os
@@ -219,7 +220,11 @@ def test_a_document_above_the_limit_is_an_error_with_its_place(
 
 # --- compressed --------------------------------------------------------------------------------
 
-COMPRESS: dict[str, Any] = {".gz": gzip.compress, ".zst": zstandard.compress}
+COMPRESS: dict[str, Any] = {
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+}
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -230,31 +235,32 @@ def test_compressed_lines_are_the_same_documents(suffix: str, tmp_path: Path) ->
         for part in (texts[:1000], texts[1000:])
     ]
     path = tmp_path / f"a.jsonl{suffix}"
-    # Two members one after the other, as `cat` and some writers leave them.
-    path.write_bytes(b"".join(COMPRESS[suffix](half) for half in halves))
+    # Members one after the other, an empty one too, as `cat`, pigz -i, pzstd, pbzip2 leave them.
+    path.write_bytes(b"".join(COMPRESS[suffix](half) for half in [b"", halves[0], b"", halves[1]]))
     assert rows(path, unit_bytes=100) == (texts, [])
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-@pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize(("member", "keep"), [(0, 0.0), (0, 0.5), (0, 0.999), (1, 0.7)])
 def test_a_truncated_compressed_file_is_fatal_and_named(
-    suffix: str, keep: float, tmp_path: Path
+    suffix: str, member: int, keep: float, tmp_path: Path
 ) -> None:
     lines = "".join(json.dumps({"text": os.urandom(40).hex()}) + "\n" for _ in range(1000))
     whole = COMPRESS[suffix](lines.encode())
     path = tmp_path / f"a.jsonl{suffix}"
-    path.write_bytes(whole[: int(len(whole) * keep)])
+    path.write_bytes(whole * member + whole[: int(len(whole) * keep)])
     with pytest.raises(StokerError, match=r"damaged|is empty") as caught:
         rows(path)
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", COMPRESS)
 def test_a_file_that_unfolds_a_thousandfold_is_read_piece_by_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "READ_BYTES", 1 << 16)
-    path = tmp_path / "bomb.txt.gz"
-    path.write_bytes(gzip.compress(b"a line\n" * 1_000_000))
+    path = tmp_path / f"bomb.txt{suffix}"
+    path.write_bytes(COMPRESS[suffix](b"a line\n" * 1_000_000))
     [unit] = cut_units([one_input(path)], 1 << 30, ReadOptions(text_split="line"))
     sizes = [batch.documents.nbytes for batch in read_unit(unit, ReadOptions(text_split="line"))]
     assert max(sizes) < 1 << 18
