@@ -10,9 +10,10 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
+from pipelines.allow import refusal
 from pipelines.differing import DIFFERING
 from pipelines.encode import Encoded, Engine, ReferenceEngine, batches
-from pipelines.fast import FastEngine, refusal
+from pipelines.fast import FastEngine
 from pipelines.tokenizer import Tokenizer
 from shards.errors import StokerError
 

@@ -64,13 +64,19 @@ def load_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
         end_token: text of the token after each document; None: its end-of-sequence token.
 
     Raises:
-        StokerError: no such tokenizer, none with a serialized ("fast") form, or no such end token.
+        StokerError: no such tokenizer, none with a serialized ("fast") form, one with dropout, or
+            no such end token.
     """
     if name.endswith(".json") or os.path.isfile(name):
         blob, eos = _read(name), None
     else:
         blob, eos = _resolve(name)
     blob = _untruncated(blob, name)
+    if dropout := orjson.loads(blob)["model"].get("dropout"):
+        raise StokerError(
+            f"tokenizer {name} has BPE dropout {dropout}: it gives other ids each time, so none "
+            "could be written twice. Set model.dropout to null in its tokenizer.json"
+        )
     text = end_token if end_token is not None else eos
     if text is None:
         raise StokerError(
@@ -135,6 +141,11 @@ def _resolve(name: str) -> tuple[str, str | None]:
     return backend.to_str(), None if eos is None else str(eos)
 
 
+def _has_gaps(content: Mapping[str, Any]) -> bool:
+    ids = set(token_ids(content).values())
+    return len(ids) <= max(ids, default=-1)
+
+
 def _untruncated(blob: str, name: str) -> str:
     """`blob`, checked, with truncation and padding off, which some saved tokenizers leave on."""
     from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -142,8 +153,9 @@ def _untruncated(blob: str, name: str) -> str:
     try:
         content = orjson.loads(blob)
         switched_on = content.get("truncation") or content.get("padding")
-        if switched_on or not content["model"].get("type"):
-            # Old files leave out what the library writes today.
+        if switched_on or not content["model"].get("type") or _has_gaps(content):
+            # Old files leave out what the library writes today; where ids have gaps, the library
+            # numbers added tokens in its own way, whatever the file says.
             tokenizer = HuggingFaceTokenizer.from_str(blob)
             tokenizer.no_truncation()
             tokenizer.no_padding()

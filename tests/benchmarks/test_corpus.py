@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from benchmarks.corpus import END_TOKEN, Corpus, default_roots, make_corpus, train_tokenizer
-from pipelines.fast import refusal
+from pipelines.allow import refusal
 from shards.errors import StokerError
 
 

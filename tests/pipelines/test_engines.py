@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import differing, fast
+from pipelines.allow import SPLITS, refusal
 from pipelines.choose import (
     adversarial_strings,
     choose_engine,
@@ -23,99 +24,26 @@ from pipelines.choose import (
     engine_for,
     first_difference,
 )
-from pipelines.differing import BORDERS, DIFFERING, cut_out, find_differing, safe_border
+from pipelines.differing import BORDERS, cut_out, find_differing, safe_border
 from pipelines.encode import ReferenceEngine, append_end_token, batches
-from pipelines.fast import SPLITS, FastEngine, refusal
+from pipelines.fast import FastEngine
 from pipelines.tokenizer import Tokenizer
-from shards.errors import StokerError
-from tests.pipelines.tokenizers_by_hand import added, blob, changed, pair_tokenizer, split_then
+from tests.pipelines.shapes import FAMILIES, Shape
+from tests.pipelines.texts import documents, mixed_text
+from tests.pipelines.tokenizers_by_hand import added, blob, pair_tokenizer
 
-ALL_SPLITS: dict[str, str | None] = {"GPT-2": None, **SPLITS}
 MODES = ("text", "control")
-
-WORDS = (
-    *"abzAZ09 '\n\r\t\v\f.,!?/\\-_(){}<|>",
-    *(
-        "'s",
-        "'LL",
-        "'Ve",
-        "ſ",
-        "K",
-        "İ",
-        "ß",
-        "e\u0301",
-        "\u0301",
-        "Ж",
-        "中",
-        "あ",
-        "한",
-        "ا",
-        "अ",
-        "ि",
-    ),
-    *(
-        "\u200d",
-        "\u2028",
-        "\x85",
-        "\xa0",
-        "\u3000",
-        "😀",
-        "👍🏽",
-        "½",
-        "٣",
-        "ⅷ",
-        "ǅ",
-        "ʰ",
-        "\x00",
-        "\x1c",
-    ),
-    *("<|end|>", "<|end|", "[PLAIN]", "<|pad|>[PLAIN]", "  ", "\r\n", "\n\n", "12345", "x" * 70),
-    *(chr(first) for first, _ in DIFFERING),
-)
-mixed_text = st.one_of(
-    st.text(max_size=60), st.lists(st.sampled_from(WORDS), max_size=60).map("".join)
-)
-
-
-def documents(*texts: str) -> pa.LargeStringArray:
-    return pa.array(texts, pa.large_string())
+BASE = pair_tokenizer(SPLITS["Llama 3"])
+# Those whose words end where a regular expression says.
+BYTE_LEVEL = [s for s in FAMILIES if not s.reason and not s.make()["model"]["byte_fallback"]]
 
 
 def tokenizer_of(content: dict[str, Any]) -> Tokenizer:
     return Tokenizer("by hand", blob(content), 0, "!")
 
 
-@cache
-def both_engines(split: str, mode: str) -> tuple[FastEngine, ReferenceEngine]:
-    text = blob(pair_tokenizer(ALL_SPLITS[split]))
-    return FastEngine(text, mode), ReferenceEngine(text, mode)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("split", ALL_SPLITS)
-@settings(max_examples=40, deadline=None)
-@given(texts=st.lists(mixed_text, max_size=20))
-def test_both_engines_give_the_same_ids_for_any_text(
-    split: str, mode: str, texts: list[str]
-) -> None:
-    quick, reference = both_engines(split, mode)
-    assert (
-        first_difference(quick.encode(documents(*texts)), reference.encode(documents(*texts)))
-        is None
-    )
-
-
-def test_a_code_point_the_fast_engine_knows_otherwise_goes_to_the_reference() -> None:
-    """Fails if DIFFERING loses a range, or isn't looked at: both encode each of its ends."""
-    points = [chr(end) for ends in DIFFERING for end in ends]
-    texts = documents("plain", *(f"a{c}b{c}" for c in points), "plain again")
-    for split in ALL_SPLITS:
-        quick, reference = both_engines(split, "text")
-        assert first_difference(quick.encode(texts), reference.encode(texts)) is None, split
-
-
 def test_the_list_of_differing_code_points_is_needed() -> None:
-    quick, reference = both_engines("GPT-2", "text")
+    quick, reference = FastEngine(blob(BASE), "text"), ReferenceEngine(blob(BASE), "text")
     letter = documents("a\u088fb")
     raw = quick._encode_fast(letter)
     assert first_difference(raw, reference.encode(letter)) == 0
@@ -184,12 +112,12 @@ def test_a_border_lies_inside_no_added_token() -> None:
 
 
 @cache
-def without_added_tokens(split: str) -> ReferenceEngine:
-    return ReferenceEngine(blob(pair_tokenizer(ALL_SPLITS[split]) | {"added_tokens": []}), "text")
+def without_added_tokens(shape: Shape) -> ReferenceEngine:
+    return ReferenceEngine(blob(shape.make() | {"added_tokens": []}), "text")
 
 
 @pytest.mark.parametrize("border", BORDERS, ids=["wide", "narrow"])
-@pytest.mark.parametrize("split", ALL_SPLITS)
+@pytest.mark.parametrize("shape", BYTE_LEVEL, ids=lambda shape: shape.name)
 @settings(max_examples=60, deadline=None)
 @given(
     parts=st.lists(
@@ -198,10 +126,10 @@ def without_added_tokens(split: str) -> ReferenceEngine:
     )
 )
 def test_text_cut_at_its_safe_borders_has_the_same_ids(
-    split: str, border: re.Pattern[bytes], parts: list[str]
+    shape: Shape, border: re.Pattern[bytes], parts: list[str]
 ) -> None:
     """Every border at once, also where no odd code point asks for it: no id may change."""
-    reference = without_added_tokens(split)
+    reference = without_added_tokens(shape)
     text = "".join(parts).encode("utf-8", "ignore").decode()
     cuts = [0, *(match.start() for match in border.finditer(text.encode())), len(text.encode())]
     pieces = documents(*(text.encode()[a:b].decode() for a, b in pairwise(cuts)))
@@ -217,73 +145,6 @@ def test_a_special_token_in_the_text_is_text_or_control_as_asked() -> None:
         control = engine_for(blob(content), "control", engine).encode(documents("a<|end|>"))[1]
         assert end not in as_text
         assert control.tolist()[-1] == end
-
-
-BASE = pair_tokenizer(SPLITS["Llama 3"])
-BYTE_LEVEL = BASE["pre_tokenizer"]["pretokenizers"][1]
-CL100K = SPLITS["Llama 3"].replace(r"\s*[\r\n]+", r"\s*[\r\n]")
-DIGITS = {"type": "Digits", "individual_digits": True}
-WORDPIECE = {
-    "type": "WordPiece",
-    "unk_token": "[UNK]",
-    "continuing_subword_prefix": "##",
-    "max_input_chars_per_word": 100,
-    "vocab": {"[UNK]": 0, "a": 1, "##b": 2},
-}
-UNIGRAM = {
-    "type": "Unigram",
-    "unk_id": 0,
-    "vocab": [["<unk>", 0.0], ["a", -1.0]],
-    "byte_fallback": False,
-}
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "reason"),
-    [
-        (
-            "pre_tokenizer.pretokenizers",
-            [DIGITS, *BASE["pre_tokenizer"]["pretokenizers"]],
-            "Digits",
-        ),
-        ("pre_tokenizer", split_then(r"\w+", BYTE_LEVEL), "split pattern"),
-        ("pre_tokenizer", split_then(CL100K, BYTE_LEVEL), "split pattern"),
-        ("pre_tokenizer.pretokenizers.0.behavior", "Removed", "Removed"),
-        ("pre_tokenizer.pretokenizers.0.invert", True, "inverted"),
-        ("pre_tokenizer.pretokenizers.1.add_prefix_space", True, "space before text"),
-        ("pre_tokenizer.pretokenizers.1.use_regex", True, "splits once more"),
-        ("pre_tokenizer", None, "doesn't split"),
-        ("normalizer", {"type": "NFC"}, "normalizes text (NFC)"),
-        ("model.dropout", 0.1, "dropout"),
-        ("model.unk_token", "<|end|>", "unk_token"),
-        ("model.end_of_word_suffix", "</w>", "end_of_word_suffix"),
-        ("model", WORDPIECE, "WordPiece"),
-        ("model", UNIGRAM, "Unigram"),
-        ("added_tokens.0.single_word", True, "single_word"),
-        ("added_tokens.0.lstrip", True, "lstrip"),
-        ("added_tokens.0.rstrip", True, "rstrip"),
-        ("added_tokens.0.normalized", True, "normalized"),
-        ("added_tokens.2.content", "|end", "overlaps"),
-    ],
-)
-def test_a_tokenizer_outside_the_list_goes_to_the_reference_with_the_reason(
-    path: str, value: Any, reason: str
-) -> None:
-    content = changed(BASE, path, value)
-    if path == "model":
-        content["added_tokens"] = []
-    tokenizer = tokenizer_of(content)
-    choice = choose_engine("auto", tokenizer, "text", documents("some text"))
-    assert choice.engine == "tokenizers"
-    assert reason in choice.reason
-    with pytest.raises(StokerError, match="can't be used"):
-        choose_engine("gigatoken", tokenizer, "text", documents("some text"))
-
-
-def test_a_vocabulary_without_some_byte_goes_to_the_reference() -> None:
-    content = changed(BASE, "model.merges", [])
-    content["model"]["vocab"] = {"a": 0, "b": 1}
-    assert "254 of the 256 bytes" in str(refusal(content, "text"))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -92,3 +92,22 @@ def test_unigram_ids_are_positions() -> None:
 def test_fingerprints_of_different_tokenizers_differ() -> None:
     a, b = (Tokenizer("t", text, 0, "x") for text in ("{}", "{ }"))
     assert a.fingerprint != b.fingerprint
+
+
+def test_dropout_is_an_error_since_no_run_could_be_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(blob(changed(HAND, "model.dropout", 0.1)))
+    with pytest.raises(StokerError, match=r"BPE dropout 0\.1.*Set model\.dropout to null"):
+        load_tokenizer(str(path), "<|end|>")
+
+
+def test_the_end_token_has_the_id_that_the_library_gives_it_whatever_the_file_says(
+    tmp_path: Path,
+) -> None:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    path = tmp_path / "tokenizer.json"
+    path.write_text(blob(changed(HAND, "added_tokens.0.id", 99_999)))
+    loaded = load_tokenizer(str(path), "<|end|>")
+    assert loaded.end_id == HuggingFaceTokenizer.from_str(path.read_text()).token_to_id("<|end|>")
+    assert loaded.end_id != 99_999

@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any
 
-from pipelines.fast import byte_letters
+from pipelines.allow import byte_letters
 
 
 def added(content: str, id: int, *, special: bool = True, **changes: bool) -> dict[str, Any]:
@@ -60,6 +60,61 @@ def pair_tokenizer(split: str | None = None, merged: str | None = None) -> dict[
             "merges": merges,
         },
     }
+
+
+# (normalizer, pre_tokenizer) of the families that write a space as this letter.
+_SPACE = "\u2581"
+_TO_LETTER = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+_METASPACE = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False}
+SPACES: dict[str, tuple[Any, Any]] = {
+    "Llama 2": (
+        {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, _TO_LETTER]},
+        None,
+    ),
+    "Mistral": (None, _METASPACE),
+    "Gemma": (
+        _TO_LETTER,
+        {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+    ),
+    "Gemma 1": (_TO_LETTER, None),
+    "bare": (None, None),
+    "always": (None, {**_METASPACE, "prepend_scheme": "always"}),
+}
+
+
+def sentencepiece_tokenizer(family: str) -> dict[str, Any]:
+    """A BPE of characters with byte fallback that merges any two of some letters.
+
+    Args:
+        family: one of `SPACES`.
+    """
+    letters = list(_SPACE + "abcdeABxyz019.,!?'<>|/-é中の😀\u0301\n\t")
+    pairs = [[a, b] for a in letters for b in letters]
+    merges = pairs[1::3] + pairs[::3] + pairs[2::3]
+    merges += [[_SPACE * 2, _SPACE * 2], [_SPACE * 4, _SPACE * 4]]
+    special = ["<unk>", "<s>", "</s>"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    tokens += [a + b for a, b in merges]
+    plain = ["[PLAIN]", "\n\n\n", _SPACE * 3, "<td>"]
+    result = pair_tokenizer(merged="a")
+    result["normalizer"], result["pre_tokenizer"] = copy.deepcopy(SPACES[family])
+    result["added_tokens"] = [added(text, id) for id, text in enumerate(special)]
+    result["added_tokens"] += [
+        added(text, len(tokens) + i, special=False) for i, text in enumerate(plain)
+    ]
+    result["model"].update(
+        vocab={token: id for id, token in enumerate(tokens)},
+        merges=merges,
+        unk_token="<unk>",
+        byte_fallback=True,
+        fuse_unk=True,
+    )
+    return result
 
 
 def split_then(pattern: str, byte_level: dict[str, Any]) -> dict[str, Any]:
