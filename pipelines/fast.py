@@ -39,14 +39,17 @@ class FastEngine:
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
         self._blob, self._special_tokens = blob, special_tokens
         self._reference = reference
+        # Parsed once: of a large tokenizer that takes as long as loading it.
+        content = orjson.loads(blob)
+        if special_tokens == "text":
+            # gigatoken has no switch for it; a token it doesn't know is text.
+            content["added_tokens"] = [t for t in content["added_tokens"] if not t["special"]]
+        self._border = safe_border(t["content"] for t in content.get("added_tokens") or ())
+        self._loadable = orjson.dumps(content)
         self._tokenizer = self._build()
         self._encoded_bytes = self._cache_bytes = 0
-        content = orjson.loads(blob)
         # BPE of characters splits by nothing that a table of Unicode decides.
         self._has_classes = not content["model"].get("byte_fallback")
-        added = content.get("added_tokens") or ()
-        matched = [t["content"] for t in added if special_tokens != "text" or not t["special"]]
-        self._border = safe_border(matched)
 
     def encode(self, documents: pa.LargeStringArray) -> Encoded:
         """See `Engine.encode`."""
@@ -92,12 +95,8 @@ class FastEngine:
     def _build(self) -> Any:
         from gigatoken.gigatoken_rs import load_hf_json
 
-        content = orjson.loads(self._blob)
-        if self._special_tokens == "text":
-            # gigatoken has no switch for it; a token it doesn't know is text.
-            content["added_tokens"] = [t for t in content["added_tokens"] if not t["special"]]
         try:
-            return load_hf_json(orjson.dumps(content))
+            return load_hf_json(self._loadable)
         except Exception as error:
             raise StokerError(f"gigatoken can't load this tokenizer: {error}") from error
 
