@@ -47,8 +47,12 @@ class Progress:
 
     def __init__(self, total: int, skipped: int, show: bool) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.meter: Any = ray.remote(num_cpus=0, max_restarts=-1)(Meter).remote()
+        # Where the driver lives: on another node it would take every unit down with that node.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        meter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Meter)
+        self.meter: Any = meter.options(scheduling_strategy=here).remote()
         self._skipped = skipped
         # A log file takes a line now and then, not ten a second.
         terminal = sys.stderr.isatty()

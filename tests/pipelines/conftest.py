@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.connect import environment, worker_environment
+from tests.pipelines.interrupted import SlowJob, make_slow_job
+from tests.pipelines.processes import temporary_home
 from tests.servers import S3Server
 
 
@@ -53,3 +55,10 @@ def local_ray(s3: S3Server, ray_home: Path) -> Iterator[None]:
             )
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def slow_job(tmp_path_factory: pytest.TempPathFactory) -> SlowJob:
+    """A job that lasts some seconds, and what an undisturbed run of it leaves."""
+    with temporary_home() as home:
+        return make_slow_job(tmp_path_factory.mktemp("slow-job"), home)

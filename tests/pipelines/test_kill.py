@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import signal
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,72 +11,37 @@ import psutil
 import pytest
 
 from shards.lease import LEASE
-from shards.store import open_store
-from shards.verify import verify
+from tests.pipelines.interrupted import (
+    UNITS,
+    SlowJob,
+    busy_workers,
+    ended_well,
+    receipts,
+)
 from tests.pipelines.processes import (
-    SCRIPT,
     environment,
     kill_below,
     kill_tree,
     process,
+    temporary_home,
     wait_until,
 )
-from tests.pipelines.tokenizers_by_hand import blob, pair_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
-
-UNITS = 24
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
-    yield folder
-    kill_below(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    """A job of 24 units with the slow engine, so that there is a middle to be stopped in."""
-    (tmp_path / "t.json").write_text(blob(pair_tokenizer(merged="Ġdocumentwr0123")))
-    text = "some words and numbers 0123 of a document " * 200
-    lines = [json.dumps({"text": f"{i} {text}"}) for i in range(60 * UNITS)]
-    path = tmp_path / "in.jsonl"
-    path.write_text("\n".join(lines))
-    size = path.stat().st_size
-    return [
-        *(sys.executable, SCRIPT, "--input", str(path), "--tokenizer", str(tmp_path / "t.json")),
-        *("--end-token", "<|end|>", "--engine", "tokenizers"),
-        *("--unit-bytes", str(-(-size // UNITS))),
-    ]
-
-
-def run_to_end(command: list[str], output: Path, home: Path) -> str:
-    with process([*command, "--output", str(output)], environment(home)) as job:
-        out, err = job.communicate(timeout=200)
-        assert job.returncode == 0, out + err
-    return out + err
-
-
-def content(output: Path) -> dict[str, bytes]:
-    store = open_store(str(output))
-    assert not store.exists(LEASE)
-    skipped = ("logs/", "receipts/")
-    return {e.key: store.read(e.key) for e in store.list() if not e.key.startswith(skipped)}
-
-
-def receipts(output: Path) -> int:
-    return len(list(output.glob("receipts/*/*.arrow")))
+    with temporary_home() as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_job_stopped_half_way_and_started_again_gives_the_same_bytes(
-    how: str, command: list[str], home: Path, tmp_path: Path
+    how: str, slow_job: SlowJob, home: Path, tmp_path: Path
 ) -> None:
-    run_to_end(command, tmp_path / "whole", home)
     out = tmp_path / "out"
-    with process([*command, "--output", str(out)], environment(home)) as job:
+    with process(slow_job.command(out), environment(home)) as job:
         wait_until(lambda: receipts(out) >= 3 or job.poll() is not None, 120, "the third receipt")
         if how == "SIGKILL":
             kill_tree(job.pid)
@@ -97,33 +58,50 @@ def test_a_job_stopped_half_way_and_started_again_gives_the_same_bytes(
     assert 3 <= done < UNITS, "it was not stopped half-way"
     assert not (out / "manifest.json").exists()
     assert (out / LEASE).exists() == (how == "SIGKILL")
-    again = run_to_end(command, out, home)
+    again = slow_job.run_to_end(out, home)
     assert f"{UNITS}, {done} of them done before" in again
     assert ("its process has ended" in again) == (how == "SIGKILL")
-    assert content(out) == content(tmp_path / "whole")
-    verify(str(out))
+    slow_job.assert_whole(out)
 
 
 def kill_a_busy_worker(driver: int) -> bool:
-    for child in psutil.Process(driver).children(recursive=True):
+    for worker in busy_workers(driver):
         with suppress(psutil.NoSuchProcess):
-            if "ray::MapBatches" in " ".join(child.cmdline()):
-                child.kill()
-                return True
+            worker.kill()
+            return True
     return False
 
 
 def test_a_worker_killed_in_the_middle_of_a_unit_changes_nothing(
-    command: list[str], home: Path, tmp_path: Path
+    slow_job: SlowJob, home: Path, tmp_path: Path
 ) -> None:
-    run_to_end(command, tmp_path / "whole", home)
     out = tmp_path / "out"
-    with process([*command, "--output", str(out)], environment(home)) as job:
+    with process(slow_job.command(out), environment(home)) as job:
         wait_until(lambda: receipts(out) >= 2, 120, "the second receipt")
-        # Between two units a worker is called ray::IDLE.
         wait_until(lambda: kill_a_busy_worker(job.pid), 30, "a worker with a unit")
         assert receipts(out) < UNITS, "it was not killed in the middle"
-        stdout, err = job.communicate(timeout=200)
-        assert job.returncode == 0, stdout + err
-    assert content(out) == content(tmp_path / "whole")
-    verify(str(out))
+        ended_well(job)
+    slow_job.assert_whole(out)
+
+
+def test_of_two_drivers_started_at_once_one_works_and_one_says_so_and_ends(
+    slow_job: SlowJob, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with (
+        temporary_home() as other_home,
+        process(slow_job.command(out), environment(home)) as one,
+        process(slow_job.command(out), environment(other_home)) as other,
+    ):
+        jobs = [one, other]
+        wait_until(lambda: any(job.poll() is not None for job in jobs), 120, "the end of one")
+        [ended] = [job for job in jobs if job.poll() is not None]
+        [left] = [job for job in jobs if job is not ended]
+        stdout, err = ended.communicate()
+        assert ended.returncode == 1, stdout + err
+        [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert "another job" in line
+        assert f"pid {left.pid} on " in line
+        assert "Traceback" not in err
+        ended_well(left)
+    slow_job.assert_whole(out)

@@ -6,59 +6,38 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from shards.dataset import open_dataset
-from tests.pipelines.processes import RAY, REPOSITORY, SCRIPT, environment, kill_below
+from tests.pipelines.processes import (
+    RAY,
+    REPOSITORY,
+    SCRIPT,
+    Head,
+    environment,
+    free_port,
+    start_head,
+    temporary_home,
+)
 from tests.pipelines.tokenizers_by_hand import blob, pair_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-@dataclass(frozen=True)
-class Head:
-    """A head node with token authentication; `home` has its token."""
-
-    home: Path
-    address: str
-    dashboard: str
-    arguments: list[str]
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    home = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
-    (home / "t.json").write_text(blob(pair_tokenizer(merged="Ġdocument")))
-    (home / "in.txt").write_text("one document\nanother document\n")
-    env = environment(home)
-    subprocess.run([RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
-    port = free_port()
-    command = [RAY, "start", "--head", "--port=0", "--num-cpus=2", "--disable-usage-stats"]
-    # Another Ray here may hold the agent's default port; without its agent a head takes no jobs.
-    command += [f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"]
-    started = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-    assert "authentication is enabled" in started.stdout + started.stderr
-    try:
-        address = (home / "ray" / "ray_current_cluster").read_text().strip()
-        arguments = ["--input", f"{home}/in.txt", "--text-split", "line"]
-        arguments += ["--tokenizer", f"{home}/t.json", "--end-token", "<|end|>"]
-        yield Head(home, address, f"http://127.0.0.1:{port}", arguments)
-    finally:
-        kill_below(home)
-        shutil.rmtree(home, ignore_errors=True)
+    with temporary_home() as home:
+        (home / "t.json").write_text(blob(pair_tokenizer(merged="Ġdocument")))
+        (home / "in.txt").write_text("one document\nanother document\n")
+        yield start_head(home)
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def arguments(head: Head) -> list[str]:
+    what = ["--input", f"{head.home}/in.txt", "--text-split", "line"]
+    return [*what, "--tokenizer", f"{head.home}/t.json", "--end-token", "<|end|>"]
 
 
 def start(
@@ -69,7 +48,7 @@ def start(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*command, *head.arguments, "--output", str(output)],
+        [*command, *arguments(head), "--output", str(output)],
         env=environment(head.home) | dict(env or {}),
         cwd=cwd,
         capture_output=True,
@@ -161,14 +140,10 @@ def test_without_a_cluster_it_starts_ray_here_and_leaves_nothing_behind(
     head: Head, tmp_path: Path
 ) -> None:
     """The address file of a cluster that was killed is no cluster."""
-    home = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
-    try:
+    with temporary_home() as home:
         (home / "ray").mkdir()
         (home / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
         more = {"HOME": str(home), "RAY_TMPDIR": str(home)}
         done = start(head, [sys.executable, SCRIPT], tmp_path / "out", env=more)
         assert_done(done, tmp_path / "out")
         assert "Ray started here" in done.stdout
-    finally:
-        kill_below(home)
-        shutil.rmtree(home, ignore_errors=True)
