@@ -17,7 +17,10 @@ from shards.errors import StokerError
 ROOT = Path(__file__).resolve().parent.parent
 
 _PROBE_S = 5.0
-_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+_FORWARDED = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "STOKER_S3_PATIENCE_S",
+)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.plan import Slice
-from shards.errors import StokerError
-from shards.s3 import s3_client, s3_errors
+from shards.errors import CutShort, MissingObject, StokerError
+from shards.s3 import get_object
 from shards.store import local_etag
 
 READ_BYTES = 8 << 20
@@ -127,18 +127,12 @@ class S3File(InputFile):
     def read_at(self, start: int, stop: int) -> bytes:
         if start >= stop:
             return b""
-        with s3_errors(self.uri):
-            answer = s3_client().get_object(
-                Bucket=self._bucket, Key=self._key, Range=f"bytes={start}-{stop - 1}"
-            )
-            if answer["ETag"].strip('"') != self._etag.strip('"'):
-                raise self.changed()
-            with closing(answer["Body"]) as body:
-                data: bytes = body.read()
-        if len(data) != stop - start:
-            raise StokerError(
-                f"{self.uri} bytes {start}-{stop}: the server sent {len(data)} of {stop - start}"
-            )
+        try:
+            data, etag = get_object(self._bucket, self._key, start, stop)
+        except (MissingObject, CutShort):
+            raise self.changed() from None
+        if etag != self._etag.strip('"'):
+            raise self.changed()
         return data
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes]:

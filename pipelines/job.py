@@ -27,6 +27,7 @@ from pipelines.usage import Stopwatch
 from pipelines.write import Job
 from shards.errors import StokerError
 from shards.format import FORMAT_VERSION, token_dtype
+from shards.patience import long_patience
 
 __all__ = ["Interrupted", "Summary", "run"]
 
@@ -58,7 +59,7 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
             return _summary(record, watch, cluster="")
         pieces = (piece for unit in plan.units for piece in unit.slices)
         check_columns(pieces, options.reading)
-        with hold_lease(record.store, watch.say) as lease:
+        with hold_lease(record.store, watch.say) as lease, long_patience():
             record.begin()
             if record.skipped:
                 watch.say(f"skipping {record.skipped} of {len(plan.units)} units, done before")

@@ -22,6 +22,7 @@ from pipelines.connect import quiet_ray_data
 from pipelines.plan import Unit
 from pipelines.write import Job, TooManyBadRows, start_unit
 from shards.errors import StokerError
+from shards.patience import long_patience
 from shards.receipt import Receipt
 
 # Ray retries a task whose worker died for ever. A Spot fleet may take a node a few times; a unit
@@ -90,7 +91,9 @@ def _run_batch(batch: dict[str, npt.NDArray[Any]], job: Any, meter: Any) -> dict
     import ray
 
     shared: Job = ray.get(job)
-    outcomes = [one for units in batch["units"] for one in _run(pickle.loads(units), shared, meter)]
+    tasks = map(pickle.loads, batch["units"])
+    with long_patience():
+        outcomes = [outcome for units in tasks for outcome in _run(units, shared, meter)]
     return {"outcome": np.array([pickle.dumps(outcome) for outcome in outcomes], object)}
 
 

@@ -13,6 +13,14 @@ class MissingObject(StoreError):
     """No object or file of this name."""
 
 
+class CutShort(StoreError):
+    """An object that ends before the bytes that were asked for."""
+
+
+class Unavailable(StoreError):
+    """A store that doesn't answer, or not to the end, or asks to be left alone for a while."""
+
+
 class DatasetError(StokerError):
     """Not a token dataset, or one whose tables contradict each other."""
 

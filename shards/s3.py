@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pyarrow as pa
@@ -21,19 +21,30 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ResponseStreamingError,
 )
+from urllib3.exceptions import HTTPError
 
-from shards.errors import MissingObject, StoreError
+from shards.errors import CutShort, MissingObject, StoreError, Unavailable
+from shards.patience import persist
 from shards.store import Bytes, Entry, check_key
+
+T = TypeVar("T")
 
 _PART_BYTES = 16 << 20
 _DELETED_TOGETHER = 1000  # as many as S3 takes in a request
 _CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 _CREDENTIALS |= {"InvalidToken", "403", "Forbidden", "AllAccessDisabled"}
 _MISSING = {"NoSuchKey", "404", "NotFound"}
+# NoSuchUpload: an upload that was completed, and whose answer was lost.
+_LATER = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "NoSuchUpload"}
+_LATER_STATUS = {429, 500, 502, 503, 504}
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -55,9 +66,11 @@ def _client(pid: int, settings: tuple[tuple[str, str], ...]) -> Any:
     environment = dict(settings)
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": 5},
+        # Each request three times within a second or two; then `persist` goes on.
+        retries={"mode": "standard", "total_max_attempts": 3},
         connect_timeout=5,
-        read_timeout=60,
+        # Of silence. S3 answers within a second or two, so this one has forgotten us.
+        read_timeout=20,
         max_pool_connections=32,
         # Servers that are not AWS answer a ranged GET with the whole object's checksum.
         request_checksum_calculation="when_required" if endpoint else None,
@@ -81,7 +94,7 @@ def s3_errors(uri: str) -> Iterator[None]:
     except ClientError as error:
         raise _in_words(uri, error) from error
     except EndpointConnectionError as error:
-        raise StoreError(
+        raise Unavailable(
             f"{uri}: the S3 endpoint refuses connections or can't be found ({error}). "
             "Check AWS_ENDPOINT_URL and the network"
         ) from error
@@ -90,6 +103,10 @@ def s3_errors(uri: str) -> Iterator[None]:
             f"{uri}: no AWS credentials. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the machine a role"
         ) from error
+    except (IncompleteReadError, ResponseStreamingError, HTTPError) as error:
+        raise Unavailable(f"{uri}: S3's answer ended early ({error})") from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise Unavailable(f"{uri}: S3 does not answer ({error})") from error
     except BotoCoreError as error:
         raise StoreError(f"{uri}: {error}") from error
 
@@ -106,7 +123,54 @@ def _in_words(uri: str, error: ClientError) -> StoreError:
             f"{uri}: S3 refuses these credentials ({code}). Check the keys or the role, and its "
             "right to this bucket and prefix"
         )
+    if code == "InvalidRange":
+        return CutShort(f"{uri}: it ends before the bytes that were asked for: is it cut short?")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code in _LATER or status in _LATER_STATUS:
+        return Unavailable(f"{uri}: S3 answers {code}: {message}")
     return StoreError(f"{uri}: S3 answers {code}: {message}")
+
+
+def request(uri: str, send: Callable[[Any], T]) -> T:
+    """What `send` returns when given a client; again while S3 doesn't answer.
+
+    Args:
+        uri: what it is about, for errors.
+
+    Raises:
+        StoreError: S3 refuses, or didn't answer in all that time; see `shards.patience`.
+    """
+
+    def attempt() -> T:
+        with s3_errors(uri):
+            return send(s3_client())
+
+    return persist(attempt)
+
+
+def get_object(bucket: str, key: str, start: int = 0, stop: int | None = None) -> tuple[bytes, str]:
+    """Bytes [start, stop) of an object, and its etag.
+
+    Raises:
+        CutShort: the object ends before `stop`.
+        StoreError: as `request`.
+    """
+    uri = f"s3://{bucket}/{key}"
+    where = {"Bucket": bucket, "Key": key}
+    if start or stop is not None:
+        where["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+
+    def send(client: Any) -> tuple[bytes, str]:
+        answer = client.get_object(**where)
+        with closing(answer["Body"]) as body:
+            return body.read(), answer["ETag"].strip('"')
+
+    data, etag = request(uri, send)
+    if stop is not None and len(data) < stop - start:
+        raise CutShort(f"{uri}: {len(data)} bytes came of {start}-{stop}: cut short?")
+    if stop is not None and len(data) > stop - start:
+        raise StoreError(f"{uri}: the server can't read a range: it sent {len(data)} bytes")
+    return data, etag
 
 
 def _transfer(use_threads: bool) -> TransferConfig:
@@ -128,45 +192,39 @@ class S3Store:
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
 
+    def _request(self, key: str, send: Callable[[Any], T]) -> T:
+        return request(f"{self.uri}/{key}", send)
+
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         if stop is not None and stop <= start:
             return b""
-        where = {"Bucket": self._bucket, "Key": self._key(key)}
-        if start or stop is not None:
-            where["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        with (
-            s3_errors(f"{self.uri}/{key}"),
-            closing(s3_client().get_object(**where)["Body"]) as body,
-        ):
-            data: bytes = body.read()
-        if stop is not None and len(data) < stop - start:
-            raise StoreError(
-                f"{self.uri}/{key}: {len(data)} bytes came of {start}-{stop}: cut short?"
-            )
-        return data
+        return get_object(self._bucket, self._key(key), start, stop)[0]
 
     def size(self, key: str) -> int:
-        with s3_errors(f"{self.uri}/{key}"):
-            head = s3_client().head_object(Bucket=self._bucket, Key=self._key(key))
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
+        head = self._request(key, lambda client: client.head_object(**where))
         return int(head["ContentLength"])
 
     def write(self, key: str, data: Bytes) -> None:
-        with s3_errors(f"{self.uri}/{key}"):
-            s3_client().upload_fileobj(
-                pa.BufferReader(data),
-                self._bucket,
-                self._key(key),
-                Config=_transfer(memoryview(data).nbytes >= _PART_BYTES),
-            )
+        where = self._bucket, self._key(key)
+        how = _transfer(memoryview(data).nbytes >= _PART_BYTES)
+        # Another reader for each attempt; an upload in parts that fails is aborted by boto3.
+        self._request(
+            key,
+            lambda client: client.upload_fileobj(pa.BufferReader(data), *where, Config=how),
+        )
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         base = f"{self._prefix}/" if self._prefix else ""
-        pages = s3_client().get_paginator("list_objects_v2")
-        with s3_errors(f"{self.uri}/{prefix}"):
-            for page in pages.paginate(Bucket=self._bucket, Prefix=base + prefix):
-                for item in page.get("Contents", ()):
-                    key = str(item["Key"])[len(base) :]
-                    yield Entry(key, int(item["Size"]), str(item["ETag"]).strip('"'))
+        where = {"Bucket": self._bucket, "Prefix": base + prefix}
+        while True:
+            page = self._request(prefix, partial(_list_page, where))
+            for item in page.get("Contents", ()):
+                key = str(item["Key"])[len(base) :]
+                yield Entry(key, int(item["Size"]), str(item["ETag"]).strip('"'))
+            if not page.get("IsTruncated"):
+                return
+            where["ContinuationToken"] = page["NextContinuationToken"]
 
     def exists(self, key: str) -> bool:
         try:
@@ -176,16 +234,13 @@ class S3Store:
         return True
 
     def delete(self, key: str) -> None:
-        with s3_errors(f"{self.uri}/{key}"):
-            s3_client().delete_object(Bucket=self._bucket, Key=self._key(key))
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
+        self._request(key, lambda client: client.delete_object(**where))
 
     def delete_many(self, keys: Sequence[str]) -> None:
         for first in range(0, len(keys), _DELETED_TOGETHER):
             named = [{"Key": self._key(key)} for key in keys[first : first + _DELETED_TOGETHER]]
-            with s3_errors(f"{self.uri}/{keys[first]}"):
-                answer = s3_client().delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": named, "Quiet": True}
-                )
+            answer = self._request(keys[first], partial(_delete_together, self._bucket, named))
             for error in answer.get("Errors", ()):
                 raise StoreError(
                     f"s3://{self._bucket}/{error.get('Key')}: S3 answers {error.get('Code')}: "
@@ -198,5 +253,16 @@ class S3Store:
             yield Path(folder, "spool")
 
     def write_file(self, key: str, path: Path) -> None:
-        with s3_errors(f"{self.uri}/{key}"):
-            s3_client().upload_file(str(path), self._bucket, self._key(key), Config=_transfer(True))
+        def send(client: Any) -> None:
+            with path.open("rb") as file:
+                client.upload_fileobj(file, self._bucket, self._key(key), Config=_transfer(True))
+
+        self._request(key, send)
+
+
+def _list_page(where: Mapping[str, str], client: Any) -> Any:
+    return client.list_objects_v2(**where)
+
+
+def _delete_together(bucket: str, objects: Sequence[Mapping[str, str]], client: Any) -> Any:
+    return client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})

@@ -1,0 +1,219 @@
+"""An HTTP proxy in front of the S3 server that misbehaves as it is told, and counts how often."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+SLOW_DOWN_XML = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code>'
+    b"<Message>Please reduce your request rate.</Message></Error>"
+)
+
+
+class Fault(Enum):
+    """What becomes of a request."""
+
+    SLOW_DOWN = "503 SlowDown, not forwarded"
+    RESET = "the connection is reset before the request is forwarded"
+    LOST = "the request is served, and the connection reset instead of its answer"
+    SHORT = "the answer's body ends half-way; where there is none, as LOST"
+    STALL = "nothing at all for a while, then the answer"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a rule decides by.
+
+    Attributes:
+        path: with the query, but for the number that S3 gave an upload.
+        again: how many requests of this method and path came before.
+    """
+
+    method: str
+    path: str
+    again: int
+
+
+Rule = Callable[[Request], Fault | None]
+
+
+def never(request: Request) -> Fault | None:
+    """All goes well."""
+    return None
+
+
+def always(fault: Fault) -> Rule:
+    """The server never recovers."""
+    return lambda request: fault
+
+
+def first(times: int, fault: Fault, method: str = "") -> Rule:
+    """The first `times` requests of each line, of one method if it is named, meet the fault."""
+    return lambda request: (
+        fault if request.again < times and request.method.startswith(method) else None
+    )
+
+
+def share_of(share: float, *faults: Fault, seed: int = 0) -> Rule:
+    """Each of `faults` befalls its part of a share of all requests, the same ones every time."""
+
+    def rule(request: Request) -> Fault | None:
+        line = f"{seed} {request.method} {request.path} {request.again}"
+        drawn = int.from_bytes(hashlib.sha256(line.encode()).digest()[:8], "big") / 2**64
+        return faults[int(drawn / share * len(faults))] if drawn < share else None
+
+    return rule
+
+
+class FaultyS3:
+    """Forwards to an S3 server, but for what its rule says.
+
+    Attributes:
+        rule: may be replaced at any time.
+        stall_s: how long a stalled request waits.
+        met: how many requests met each fault.
+        requests: all of them, by method.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        target = urlsplit(endpoint).netloc
+        self.rule: Rule = never
+        self.stall_s = 30.0
+        self.met: Counter[Fault] = Counter()
+        self.requests: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        proxy = self
+
+        class Handler(_Handler):
+            faulty, upstream = proxy, target
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def behave(self, rule: Rule = never) -> None:
+        """From now on another rule, counted from nothing."""
+        with self._lock:
+            self.rule = rule
+            self.met.clear()
+            self.requests.clear()
+            self._seen.clear()
+
+    def decide(self, method: str, path: str) -> Fault | None:
+        """What befalls this request; counts it."""
+        path = re.sub(r"uploadId=[^&]*", "uploadId=", path)
+        line = f"{method} {path}"
+        with self._lock:
+            fault = self.rule(Request(method, path, self._seen[line]))
+            self._seen[line] += 1
+            self.requests[method] += 1
+            if fault is not None:
+                self.met[fault] += 1
+        return fault
+
+    def wait(self) -> None:
+        """Stalls a request."""
+        self._closing.wait(self.stall_s)
+
+    def close(self) -> None:
+        """From now on connections are refused."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    faulty: FaultyS3
+    upstream: str
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.faulty.decide(self.command, self.path)
+        if fault is Fault.RESET:
+            return self._reset()
+        if fault is Fault.SLOW_DOWN:
+            return self._answer(503, [("Content-Type", "application/xml")], SLOW_DOWN_XML)
+        if fault is Fault.STALL:
+            self.faulty.wait()
+        try:
+            status, headers, data = self._forward(body)
+        except (OSError, http.client.HTTPException):
+            return self._reset()
+        if fault is Fault.LOST or (fault is Fault.SHORT and not data):
+            return self._reset()
+        self._answer(status, headers, data, short=fault is Fault.SHORT)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection(self.upstream, timeout=120)
+        try:
+            # The signature covers the Host that the client saw: it goes on as it is.
+            connection.putrequest(
+                self.command, self.path, skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in self.headers.items():
+                if name.lower() not in ("expect", "connection"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            data = answer.read()
+            return answer.status, answer.getheaders(), data
+        finally:
+            connection.close()
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], data: bytes, short: bool = False
+    ) -> None:
+        self.send_response_only(status)
+        length = str(len(data))
+        for name, value in headers:
+            if name.lower() == "content-length":
+                length = value
+            elif name.lower() not in ("transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        with suppress(OSError):
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data[: len(data) // 2] if short else data)
+        if short:
+            self.close_connection = True
+
+    def _reset(self) -> None:
+        # Lingering for zero seconds: the peer gets RST, not FIN.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        with suppress(OSError):
+            # Python's server shuts down before it closes, which would send FIN.
+            self.rfile.close()
+            self.connection.close()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def faulty_s3(endpoint: str) -> Iterator[FaultyS3]:
+    """Runs the proxy until the block ends."""
+    proxy = FaultyS3(endpoint)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
