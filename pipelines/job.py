@@ -6,10 +6,12 @@ import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 import pyarrow as pa
 
-from pipelines.choose import Choice, choose_engine, cut_sample
+from pipelines.audit import check
+from pipelines.choose import Choice, choose_engine, cut_sample, reference_for
 from pipelines.connect import cores, ray_cluster
 from pipelines.inputs import find_inputs
 from pipelines.interrupt import Interrupted, interruptible
@@ -28,6 +30,7 @@ from pipelines.write import Job
 from shards.errors import StokerError
 from shards.format import FORMAT_VERSION, token_dtype
 from shards.patience import long_patience
+from shards.receipt import receipt_key
 
 __all__ = ["Interrupted", "Summary", "run"]
 
@@ -78,6 +81,7 @@ class _Watch(Stopwatch):
     def __init__(self, show: bool) -> None:
         super().__init__()
         self.show = show
+        self.audited = 0
 
     def say(self, line: str) -> None:
         if self.show:
@@ -117,6 +121,7 @@ def _job(record: Record, choice: Choice) -> Job:
         reading=options.reading,
         shard_bytes=options.shard_bytes,
         max_bad_rows=options.max_bad_rows,
+        audit=options.audit if choice.engine == "gigatoken" else 0.0,
     )
 
 
@@ -137,10 +142,22 @@ def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch
             with closing(outcomes):
                 for outcome in outcomes:
                     lease.check()
+                    watch.audited += _audit(record, outcome)
                     _take(record, outcome)
                     watch.add(outcome, sizes[outcome.unit])
             watch.tasks_end(cores(), progress.retries())
     return cluster
+
+
+def _audit(record: Record, outcome: Outcome) -> int:
+    """Documents of the unit that were encoded again, before its receipt is believed."""
+    blob, special_tokens = record.tokenizer.blob, record.options.special_tokens
+    try:
+        return check(outcome.drawn, partial(reference_for, blob, special_tokens))
+    except StokerError:
+        # A later run would take the unit for done.
+        record.store.delete(receipt_key(record.plan.id, outcome.unit))
+        raise
 
 
 def _take(record: Record, outcome: Outcome) -> None:
@@ -166,6 +183,7 @@ def _summary(record: Record, watch: _Watch, cluster: str) -> Summary:
         units=len(record.plan.units),
         skipped=record.skipped,
         usage=watch.usage(),
+        audited=watch.audited,
         cluster=cluster,
         log=report_key(record.plan.id) if cluster else "",
     )

@@ -20,6 +20,8 @@ ENGINES = ("auto", "gigatoken", "tokenizers")
 
 MIB = 1 << 20
 SHARD_BYTES = 128 * MIB
+AUDIT = 1e-4
+_LARGEST_AUDIT = 0.1
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -92,6 +94,7 @@ class Options:
     unit_bytes: int | None = None
     shard_bytes: int = SHARD_BYTES
     overwrite: bool = False
+    audit: float = AUDIT
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -114,6 +117,11 @@ class Options:
             raise StokerError(f"max_bad_rows is {self.max_bad_rows}: it can't be negative")
         if self.unit_bytes is not None and self.unit_bytes < 1:
             raise StokerError(f"unit_bytes is {self.unit_bytes}: it must be positive")
+        if not 0 <= self.audit <= _LARGEST_AUDIT:
+            raise StokerError(
+                f"audit is {self.audit}: a share of documents from 0 to {_LARGEST_AUDIT}; to "
+                "have all of them encoded by tokenizers, choose the engine tokenizers"
+            )
         if self.shard_bytes < 1:
             raise StokerError(f"shard_bytes is {self.shard_bytes}: it must be positive")
 
@@ -243,6 +251,15 @@ def _add_encoding(group: argparse._ArgumentGroup) -> None:
         default="auto",
         help="auto: gigatoken where it is proved equal to tokenizers, else tokenizers; naming "
         "gigatoken makes it an error where it is not (default: auto)",
+    )
+    group.add_argument(
+        "--audit",
+        type=float,
+        default=AUDIT,
+        metavar="SHARE",
+        help="share of the documents that gigatoken encoded, drawn at random but for every run "
+        "alike, that tokenizers encodes again; one that differs fails the job. Documents above "
+        f"1MiB are passed over (default: {AUDIT:g})",
     )
 
 

@@ -19,6 +19,7 @@ class Summary:
         counts: of the whole dataset; totals: by split and source.
         units, skipped: of the plan; those of them that an earlier run had done.
         usage: what this run took.
+        audited: documents of this run that were encoded again by the reference, and equal.
         cluster: in words, where it ran; "" when nothing was to do.
         log: key of `report.json`; "" when nothing was to do.
     """
@@ -32,6 +33,7 @@ class Summary:
     skipped: int
     usage: Usage
     totals: Mapping[str, Mapping[str, Totals]] = field(default_factory=dict)
+    audited: int = 0
     cluster: str = ""
     log: str = ""
 
@@ -51,6 +53,8 @@ class Summary:
             lines.append(f"  units       {self.units}{skipped}; {self.cluster}")
             lines.extend(usage_lines(self.usage))
         lines.append(f"  engine      {self.engine}: {self.reason}")
+        if self.audited:
+            lines.append(f"  audit       {self.audited:,} documents encoded again: equal")
         if counts.special_documents:
             lines.append(f"  documents with a special token's text: {counts.special_documents:,}")
         if counts.quarantined:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.audit import Draw, Drawn
 from pipelines.behind import Behind
 from pipelines.chunks import into_tasks
 from pipelines.connect import quiet_ray_data
@@ -43,6 +44,7 @@ class Outcome:
         seconds, cpu_seconds: that the unit took, by the clock and of CPUs (user and system).
         ended: when, in seconds since 1970 by the worker's clock.
         peak_rss: bytes, of the worker since it began.
+        drawn: documents for the audit.
     """
 
     unit: int
@@ -54,6 +56,7 @@ class Outcome:
     cpu_seconds: float = 0.0
     ended: float = 0.0
     peak_rss: int = 0
+    drawn: tuple[Drawn, ...] = ()
 
 
 def run_units(units: Sequence[Unit], job: Job, meter: Any) -> Generator[Outcome, None, None]:
@@ -107,21 +110,24 @@ def _run(units: Sequence[Unit], job: Job, meter: Any) -> Iterator[Outcome]:
 
     attempts = max(ray.get(meter.begin.remote([unit.number for unit in units])))
     lap = _Lap()
-    before: tuple[Unit, Future[Receipt]] | None = None
+    before: tuple[Unit, Future[Receipt], Draw] | None = None
     with Behind() as behind:
         for unit in units:
-            begun = _begin(unit, job, behind, meter, attempts)
+            draw = Draw(job.plan, unit.number, job.audit)
+            begun = _begin(unit, job, behind, meter, attempts, draw)
             if before is not None:
                 outcome = lap.outcome(*before)
                 yield outcome
                 if outcome.receipt is None:
                     return
-            before = unit, begun
+            before = unit, begun, draw
         if before is not None:
             yield lap.outcome(*before)
 
 
-def _begin(unit: Unit, job: Job, behind: Behind, meter: Any, attempts: int) -> Future[Receipt]:
+def _begin(
+    unit: Unit, job: Job, behind: Behind, meter: Any, attempts: int, draw: Draw
+) -> Future[Receipt]:
     """`start_unit`, its errors in the future too."""
     try:
         if attempts > _MOST_ATTEMPTS:
@@ -129,7 +135,7 @@ def _begin(unit: Unit, job: Job, behind: Behind, meter: Any, attempts: int) -> F
                 f"{unit} was begun {_MOST_ATTEMPTS} times and its worker died each time, perhaps "
                 "for lack of memory: try a smaller --unit-bytes"
             )
-        return start_unit(unit, job, behind, partial(_report, meter, unit.number))
+        return start_unit(unit, job, behind, partial(_report, meter, unit.number), draw)
     except Exception as error:
         failed: Future[Receipt] = Future()
         failed.set_exception(error)
@@ -142,7 +148,7 @@ class _Lap:
     def __init__(self) -> None:
         self._clock, self._cpu = time.monotonic(), time.process_time()
 
-    def outcome(self, unit: Unit, begun: Future[Receipt]) -> Outcome:
+    def outcome(self, unit: Unit, begun: Future[Receipt], draw: Draw) -> Outcome:
         """Waits for the unit's receipt."""
         error = begun.exception()
         clock, cpu = time.monotonic(), time.process_time()
@@ -155,6 +161,7 @@ class _Lap:
             seconds=clock - self._clock,
             cpu_seconds=cpu - self._cpu,
             ended=time.time(),
+            drawn=tuple(draw.drawn),
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         self._clock, self._cpu = clock, cpu

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from pipelines.audit import Draw
 from pipelines.behind import Behind
 from pipelines.choose import engine_for
 from pipelines.fill import Shards
@@ -35,6 +36,7 @@ class Job:
         end_id: written after each document.
         dtype: of the shards' tokens.
         max_bad_rows: a unit with more fails.
+        audit: share of documents to encode again with the reference; changes no byte.
     """
 
     plan: str
@@ -48,6 +50,7 @@ class Job:
     reading: ReadOptions
     shard_bytes: int
     max_bad_rows: int
+    audit: float = 0.0
 
 
 class TooManyBadRows(StokerError):
@@ -80,9 +83,16 @@ def run_unit(unit: Unit, job: Job, report: Callable[[int], None] = lambda done: 
 
 
 def start_unit(
-    unit: Unit, job: Job, behind: Behind, report: Callable[[int], None] = lambda done: None
+    unit: Unit,
+    job: Job,
+    behind: Behind,
+    report: Callable[[int], None] = lambda done: None,
+    draw: Draw | None = None,
 ) -> Future[Receipt]:
     """As `run_unit`; returns when all is encoded, while the last shard may still be written.
+
+    Args:
+        draw: of documents for the audit.
 
     Raises:
         TooManyBadRows, StokerError: what reading and encoding meet; writing's come from the future.
@@ -99,6 +109,8 @@ def start_unit(
         if len(bad) > job.max_bad_rows:
             raise TooManyBadRows(tuple(bad[:PLACES_SHOWN]))
         offsets, ids = engine.encode(batch.documents)
+        if draw is not None:
+            draw.take(batch.documents, (offsets, ids), batch.place)
         shards.add(offsets, ids)
         documents += len(batch.documents)
         text_bytes += len(text_of(batch.documents))
