@@ -10,6 +10,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from pipelines.append import Held
 from pipelines.audit import check
 from pipelines.choose import Choice, choose_engine, cut_sample, reference_for
 from pipelines.connect import cores, ray_cluster
@@ -20,7 +21,7 @@ from pipelines.options import Options
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
 from pipelines.read import check_columns, read_slice
-from pipelines.record import Record
+from pipelines.record import Record, tokenizer_info
 from pipelines.report import report_key, write_report
 from pipelines.summary import Summary
 from pipelines.tasks import Outcome, run_units
@@ -56,8 +57,12 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
     with interruptible():
         inputs = find_inputs(options.inputs, options.format)
         tokenizer = load_tokenizer(options.tokenizer, options.end_token)
+        held = Held.at(options.output)
+        if options.append:
+            held.check_fits(tokenizer_info(tokenizer, options))
+            inputs = held.new(inputs)
         plan = make_plan(inputs, options, tokenizer.fingerprint, tokenizer.end_id, FORMAT_VERSION)
-        record = Record(options, plan, tokenizer)
+        record = Record(options, plan, tokenizer, held)
         if record.is_finished():
             return _summary(record, watch, cluster="")
         pieces = (piece for unit in plan.units for piece in unit.slices)

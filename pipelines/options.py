@@ -39,6 +39,10 @@ examples:
     pipelines/tokenize.py --input logs/*.jsonl.zst --text-column page.body \\
         --output tokens/logs --tokenizer ./my-tokenizer --max-bad-rows 100
 
+  the same command each day, for the files that came since; readers of before are undisturbed
+    pipelines/tokenize.py --input s3://corpus/daily/ --output s3://tokens/daily \
+        --tokenizer gpt2 --append
+
 Run it again and it continues where it was stopped; run it after the end and it does nothing.
 The result: python -m shards inspect URI | verify URI | sample URI
 
@@ -95,6 +99,7 @@ class Options:
     shard_bytes: int = SHARD_BYTES
     overwrite: bool = False
     audit: float = AUDIT
+    append: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -106,6 +111,8 @@ class Options:
             value = getattr(self, name)
             if value not in allowed:
                 raise StokerError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
+        if self.append and self.overwrite:
+            raise StokerError("append keeps what the output holds, overwrite replaces it: choose")
         if not self.inputs:
             raise StokerError("no inputs: name at least one file, folder, glob or s3:// uri")
         if (self.text_split == "separator") != bool(self.separator):
@@ -286,7 +293,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--overwrite",
         action="store_true",
         help="replace the dataset that the output holds: its manifest is switched at the end, its "
-        "files stay (default: refuse)",
+        "files stay until `python -m shards gc` (default: refuse)",
+    )
+    group.add_argument(
+        "--append",
+        action="store_true",
+        help="add the inputs that the output's dataset doesn't hold yet, after all that it holds; "
+        "same tokenizer, end token and --special-tokens (default: refuse)",
     )
 
 

@@ -4,37 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
+from pipelines.append import Held
 from pipelines.choose import Choice
 from pipelines.options import Options
 from pipelines.plan import Plan
 from pipelines.tokenizer import Tokenizer
 from pipelines.write import PLACES_SHOWN
-from shards.commit import Description, commit
-from shards.dataset import open_dataset
+from shards.commit import Description, publish, write_tables
 from shards.errors import MissingObject, StokerError
 from shards.format import token_dtype
 from shards.ledger import Ledger, ListedShards
-from shards.manifest import EndToken, TokenizerInfo, read_manifest
+from shards.manifest import EndToken, TokenizerInfo
 from shards.receipt import Receipt
 from shards.store import open_store
 
 PLAN_KEY = "plan.json"
 
 
+def tokenizer_info(tokenizer: Tokenizer, options: Options) -> TokenizerInfo:
+    """What the manifest says of the tokenizer and how it is used."""
+    return TokenizerInfo(
+        name=tokenizer.name,
+        fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.largest_id + 1,
+        end_token=EndToken(id=tokenizer.end_id, text=tokenizer.end_text),
+        added_tokens={str(token["id"]): token["content"] for token in tokenizer.added_tokens},
+        special_tokens=options.special_tokens,  # type: ignore[arg-type]
+    )
+
+
 class Record:
     """A job's output, from the first look at it to its commit.
 
     Attributes:
+        held: what the output held when the job began.
         ledger: the receipts of the units that are done.
         skipped: how many of those earlier runs had done.
         choice, counts, totals: the engine and what the dataset holds; known once it is there.
     """
 
-    def __init__(self, options: Options, plan: Plan, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, options: Options, plan: Plan, tokenizer: Tokenizer, held: Held | None = None
+    ) -> None:
         self.options, self.plan, self.tokenizer = options, plan, tokenizer
         self.store = open_store(options.output)
+        self.held = held if held is not None else Held.at(options.output)
         self.ledger = Ledger(self.store, plan.id)
         self.skipped = 0
 
@@ -44,21 +61,48 @@ class Record:
         Raises:
             StokerError: it holds, or was going to hold, another plan's, and may not be overwritten.
         """
-        manifest = read_manifest(self.store)
-        if manifest is not None and tuple(manifest.plans) == (self.plan.id,):
+        manifest = self.held.manifest
+        continued = self.options.append and manifest is not None and not self.plan.inputs
+        if manifest is not None and (continued or manifest.plans == (self.plan.id,)):
             self.choice = Choice(manifest.engine, manifest.engine_reason)
             self.counts, self.totals = manifest.counts, manifest.totals
-            index = open_dataset(self.store.uri).index
-            listed = ListedShards.of(self.store, self.plan.id)
-            return bool(listed.hold(index.unit, index.part, index.bytes).all())
-        other = manifest.plans[0] if manifest is not None else self._begun()
-        if other not in (None, self.plan.id) and not self.options.overwrite:
-            held = "holds" if manifest is not None else "was begun with"
-            raise StokerError(
-                f"{self.store.uri} {held} another plan ({other}, this is {self.plan.id}: input, "
-                "tokenizer, options or versions differ). Choose another --output, or --overwrite"
-            )
+            missing = self.held.missing_shards()
+            if missing and continued:
+                raise StokerError(
+                    f"{self.store.uri} holds every input, but of its shards {len(missing):,} are "
+                    f"missing or cut short, {missing[0]} for one: restore them, or tokenize "
+                    "everything anew with --overwrite"
+                )
+            if continued:
+                self.plan = replace(self.plan, id=manifest.plans[-1])
+            return not missing
+        if not self.options.overwrite:
+            self._refuse_another()
         return False
+
+    def _refuse_another(self) -> None:
+        """Raises StokerError if the output belongs to another plan, and it isn't continued."""
+        manifest = self.held.manifest
+        if manifest is not None and self.options.append:
+            return
+        other = ", ".join(manifest.plans) if manifest is not None else self._begun()
+        if other in (None, self.plan.id):
+            return
+        held = "holds" if manifest is not None else "was begun with"
+        raise StokerError(
+            f"{self.store.uri} {held} another plan ({other}, this is {self.plan.id}: input, "
+            "tokenizer, options or versions differ). Choose another --output, "
+            f"{self._appendable()}or --overwrite"
+        )
+
+    def _appendable(self) -> str:
+        """What --append would do, if it would do anything."""
+        try:
+            self.held.check_fits(tokenizer_info(self.tokenizer, self.options))
+            new = self.held.new(self.plan.inputs) if self.held.manifest is not None else []
+        except StokerError:
+            return ""
+        return f"--append (it lacks {len(new):,} of these inputs), " if new else ""
 
     def begin(self) -> None:
         """Writes the plan, and finds what earlier runs of it have done."""
@@ -103,24 +147,18 @@ class Record:
 
     def commit(self, choice: Choice) -> None:
         """Receipts -> tables -> manifest. From then on the dataset exists."""
-        tokenizer, self.choice = self.tokenizer, choice
-        info = TokenizerInfo(
-            name=tokenizer.name,
-            fingerprint=tokenizer.fingerprint,
-            vocab_size=tokenizer.largest_id + 1,
-            end_token=EndToken(id=tokenizer.end_id, text=tokenizer.end_text),
-            added_tokens={str(token["id"]): token["content"] for token in tokenizer.added_tokens},
-            special_tokens=self.options.special_tokens,  # type: ignore[arg-type]
-        )
+        self.choice = choice
         description = Description(
-            dtype=token_dtype(tokenizer.largest_id).name,  # type: ignore[arg-type]
-            tokenizer=info,
-            tokenizer_json=tokenizer.blob,
+            dtype=token_dtype(self.tokenizer.largest_id).name,  # type: ignore[arg-type]
+            tokenizer=tokenizer_info(self.tokenizer, self.options),
+            tokenizer_json=self.tokenizer.blob,
             engine=choice.engine,
             engine_reason=choice.reason,
             libraries=self.plan.libraries,
         )
-        manifest = commit(self.store, description, self.ledger, self.plan.inputs)
+        after = self.held.dataset if self.options.append else None
+        manifest = write_tables(self.store, description, self.ledger, self.plan.inputs, after=after)
+        publish(self.store, manifest, instead_of=self.held.manifest)
         self.counts, self.totals = manifest.counts, manifest.totals
 
     def _begun(self) -> str | None:

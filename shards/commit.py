@@ -18,7 +18,7 @@ from shards.dataset import Dataset, Index
 from shards.errors import DatasetError
 from shards.format import CELL_BYTES
 from shards.ledger import Columns, Ledger
-from shards.manifest import MANIFEST, DocumentRules, Manifest, Tables, TokenizerInfo
+from shards.manifest import MANIFEST, DocumentRules, Manifest, Tables, TokenizerInfo, read_manifest
 from shards.receipt import Counts, Ints, Receipt, binary_runs
 from shards.spool import SpooledTable, spooled_table
 from shards.store import Store
@@ -90,6 +90,25 @@ def commit(
     return manifest
 
 
+def publish(store: Store, manifest: Manifest, *, instead_of: Manifest | None) -> None:
+    """The last step of a commit where others may have committed too: writes the manifest.
+
+    Args:
+        instead_of: the manifest that the job found when it began.
+
+    Raises:
+        DatasetError: another one lies there now, and it isn't this one already.
+    """
+    found = read_manifest(store)
+    if found not in (instead_of, manifest):
+        plans = ", ".join(found.plans) if found is not None else "none"
+        raise DatasetError(
+            f"{store.uri}/{MANIFEST} changed while this job ran (it names plans {plans} now): "
+            "another job has committed there. Run the same command again: finished units are kept"
+        )
+    store.write(MANIFEST, manifest.to_json())
+
+
 def write_tables(
     store: Store,
     description: Description,
@@ -108,7 +127,7 @@ def write_tables(
     splits = sorted({*ledger.splits, *(old.splits if old else ())})
     sources = sorted({*ledger.sources, *(old.sources if old else ())})
     index = _index(table, ledger, splits, sources, after)
-    masked = bool(table["loss_mask_at"][0])
+    masked = bool(index.loss_mask_at[0])
     manifest = Manifest(
         dtype=description.dtype,
         loss_mask=masked,
@@ -138,12 +157,12 @@ def _check(counts: Counts, table: Columns, old: Manifest | None, width: int) -> 
     written = int(table["tokens"].sum()), int(table["documents"].sum())
     if written != (counts.tokens, counts.documents):
         raise DatasetError(f"shards hold {written} tokens and documents, receipts say {counts}")
-    if not len(table["unit"]):
+    if not len(table["unit"]) and old is None:
         raise DatasetError("the input holds no document at all: there is no dataset to commit")
     masked = table["loss_mask_at"] > 0
-    if masked.any() != masked.all():
+    if len(masked) and masked.any() != masked.all():
         raise DatasetError("some shards have a loss mask and some have none")
-    if old is not None and old.loss_mask != masked[0]:
+    if old is not None and len(masked) and old.loss_mask != masked[0]:
         raise DatasetError("only one of the dataset and what is appended has a loss mask")
     wrong = table["cells"] != -(-table["tokens"] // (CELL_BYTES // width))
     if wrong.any():

@@ -134,8 +134,9 @@ class Ledger:
     def table(self) -> Columns:
         """A row a shard, by the names of `COLUMNS`, in the order in which `cells` gives them."""
         blocks = [*self._blocks, *self._loose_block()]
+        empty = {name: np.zeros(0, np.uint64 if name == "xxh3" else np.int64) for name in COLUMNS}
         return {
-            name: np.concatenate([block.columns[name] for block in blocks] or [np.zeros(0, int)])
+            name: np.concatenate([empty[name], *(block.columns[name] for block in blocks)])
             for name in COLUMNS
         }
 

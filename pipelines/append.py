@@ -1,0 +1,121 @@
+"""What an output held when the job began, and which inputs `--append` finds new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.inputs import Input
+from shards.dataset import Dataset, open_dataset
+from shards.errors import StokerError
+from shards.format import token_dtype
+from shards.ledger import ListedShards
+from shards.manifest import Manifest, TokenizerInfo, read_manifest
+from shards.store import open_store
+from shards.tables import read_table
+
+_SHOWN = 3
+_MUST_AGREE = ("fingerprint", "begin_token", "end_token", "special_tokens")
+
+
+@dataclass(frozen=True)
+class Held:
+    """The dataset that an output holds; None: none yet.
+
+    Attributes:
+        dataset: as it was when the job began. A job that continues or replaces it commits only if
+            it is still the one that lies there.
+    """
+
+    dataset: Dataset | None
+
+    @classmethod
+    def at(cls, uri: str) -> Held:
+        """What lies at `uri`."""
+        return cls(open_dataset(uri) if read_manifest(open_store(uri)) is not None else None)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return self.dataset.manifest if self.dataset is not None else None
+
+    def check_fits(self, tokenizer: TokenizerInfo) -> None:
+        """Raises StokerError unless tokens of this tokenizer can follow those that are there."""
+        if self.dataset is None:
+            return
+        held, words = self.dataset.manifest, []
+        dtype = token_dtype(tokenizer.vocab_size - 1).name
+        if held.dtype != dtype:
+            words.append(f"its tokens are {held.dtype}, these would be {dtype}")
+        for name in _MUST_AGREE:
+            old, new = getattr(held.tokenizer, name), getattr(tokenizer, name)
+            if old != new:
+                words.append(_differ(name, held.tokenizer, tokenizer))
+        if words:
+            raise StokerError(
+                f"{self.dataset.uri} can't be appended to: {'; '.join(words)}. Give the same "
+                "tokenizer and options as then, or another --output"
+            )
+
+    def new(self, inputs: Sequence[Input]) -> list[Input]:
+        """The inputs that the dataset doesn't hold, in their order.
+
+        Raises:
+            StokerError: one that it holds has changed since, or had another label.
+        """
+        if self.dataset is None:
+            return list(inputs)
+        table = read_table(self.dataset.store, self.dataset.manifest.tables.inputs)
+        columns = (table.column(name).to_pylist() for name in ("uri", "size", "etag", "source"))
+        known = {uri: rest for uri, *rest in zip(*columns, strict=True)}
+        new, changed, relabelled = [], [], []
+        for item in inputs:
+            held = known.get(item.uri)
+            if held is None:
+                new.append(item)
+            elif held[:2] != [item.size, item.etag]:
+                changed.append(f"{item.uri} (was {held[0]} bytes, etag {held[1]})")
+            elif held[2] != item.source:
+                relabelled.append(f"{item.uri} (was {held[2]!r}, now {item.source!r})")
+        if changed:
+            raise StokerError(
+                f"{self.dataset.uri} holds other versions of {_some(changed)}. What was tokenized "
+                "stays: give changed text a new name to append it, or tokenize everything anew, "
+                "with --overwrite or into another --output"
+            )
+        if relabelled:
+            raise StokerError(
+                f"{self.dataset.uri} holds under another label {_some(relabelled)}: give the "
+                "label as then, or tokenize everything anew into another --output"
+            )
+        return new
+
+    def missing_shards(self) -> list[str]:
+        """Keys of shards that aren't there in their full size; one listing a plan."""
+        assert self.dataset is not None
+        index = self.dataset.index
+        missing: list[str] = []
+        for number, plan in enumerate(self.dataset.manifest.plans):
+            listed = ListedShards.of(self.dataset.store, plan)
+            there = listed.hold(index.unit, index.part, index.bytes) | (index.plan != number)
+            missing.extend(self.dataset.path(shard) for shard in (~there).nonzero()[0].tolist())
+        return missing
+
+
+def _differ(name: str, old: TokenizerInfo, new: TokenizerInfo) -> str:
+    if name == "fingerprint":
+        return (
+            f"its tokenizer is {old.name} (sha256 {old.fingerprint[:16]}), this one is {new.name} "
+            f"(sha256 {new.fingerprint[:16]})"
+        )
+    before, now = (_shown(getattr(info, name)) for info in (old, new))
+    return f"its {name.replace('_', ' ')} is {before}, this one is {now}"
+
+
+def _shown(value: object) -> str:
+    identity = getattr(value, "id", None)
+    return f"{identity} {getattr(value, 'text', '')!r}" if identity is not None else repr(value)
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
