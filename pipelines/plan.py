@@ -155,10 +155,13 @@ def is_divisible(file: Input, reading: ReadOptions) -> bool:
     """Whether the file may be read in ranges: not where only its start tells what ends where."""
     if file.compression:
         return False
-    ending = reading.ending
-    # Where it may overlap itself, which of two matches counts depends on all before.
-    overlaps = any(ending.startswith(ending[i:]) for i in range(1, len(ending)))
-    return file.format != "text" or (bool(ending) and not overlaps)
+    # Where a separator may overlap itself, which of two matches counts depends on all before.
+    return file.format != "text" or (bool(reading.ending) and not may_overlap(reading.ending))
+
+
+def may_overlap(ending: bytes) -> bool:
+    """Whether two matches of `ending` in a text may share bytes, as of `aa` in `aaa`."""
+    return any(ending.startswith(ending[i:]) for i in range(1, len(ending)))
 
 
 def _canonical(value: object) -> bytes:

@@ -7,15 +7,18 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
 from pipelines.columns import field_of, json_converter, json_types
 from pipelines.files import InputFile
+from pipelines.json_block import JsonBlocks
 from pipelines.options import ReadOptions
 from pipelines.plan import Slice
 from pipelines.read import BadRow, Batch, sample
-from pipelines.read_lines import lines_of, place_of
+from pipelines.read_lines import blocks_of, place_of
 
 _BOM = b"\xef\xbb\xbf"
 # Rows of the first file that tell the types of kept fields.
@@ -24,24 +27,43 @@ _TELLING_ROWS = 10_000
 
 def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
     """The text in a field of each line's JSON object, a dot reaches in; blank lines are none."""
-    field, keys = reading.text_column, reading.text_column.split(".")
-    kept = reading.columns or ()
-    converters = [(one.name, json_converter(one.type)) for one in kept]
-    for done, offset, lines in lines_of(file, piece):
+    blocks, lines = JsonBlocks(reading), _Lines(file.uri, piece, reading)
+    for done, offset, block in blocks_of(file, piece, b"\n"):
+        # A place counts from the file's start, whatever stands before the first line.
+        content = block.removeprefix(_BOM) if offset == 0 else block
+        offset += len(block) - len(content)
+        whole = blocks.read(content)
+        if whole is None:
+            yield lines.read(content, offset, done)
+            continue
+        place = partial(_place_in_block, file.uri, piece, offset, whole.starts)
+        yield Batch(whole.documents, (), done, place, whole.columns)
+
+
+class _Lines:
+    """Reads lines one by one, so that each bad one is set apart by itself."""
+
+    def __init__(self, uri: str, piece: Slice, reading: ReadOptions) -> None:
+        self._uri, self._piece, self._columns = uri, piece, reading.columns
+        self._field, self._keys = reading.text_column, reading.text_column.split(".")
+        kept = reading.columns or ()
+        self._converters = [(one.name, json_converter(one.type)) for one in kept]
+
+    def read(self, block: bytes, offset: int, done: int) -> Batch:
+        """The rows of some whole lines, the first of them at `offset`."""
         texts: list[str] = []
-        beside: list[list[Any]] = [[] for _ in kept]
+        beside: list[list[Any]] = [[] for _ in self._converters]
         starts: list[int] = []
         bad: list[BadRow] = []
-        for line in lines:
+        for line in block.split(b"\n"):
             try:
-                row = orjson.loads(line.removeprefix(_BOM) if offset == 0 else line)
-                text = _text_of(row, field, keys)
-                values = [_convert(row, *converter) for converter in converters]
+                row = orjson.loads(line)
+                text = _text_of(row, self._field, self._keys)
+                values = [_convert(row, *converter) for converter in self._converters]
             except ValueError as error:
                 if line.strip():
-                    bad.append(
-                        BadRow(file.uri, place_of(piece, offset), _reason(error), sample(line))
-                    )
+                    at = place_of(self._piece, offset)
+                    bad.append(BadRow(self._uri, at, _reason(error), sample(line)))
             else:
                 texts.append(text)
                 starts.append(offset)
@@ -49,15 +71,16 @@ def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]
                     column.append(value)
             offset += len(line) + 1
         documents = pa.array(texts, pa.large_string())
-        place = partial(_place_of, file.uri, piece, starts)
-        yield Batch(documents, tuple(bad), done, place, _columns(beside, reading.columns))
+        place = partial(_place_of, self._uri, self._piece, starts)
+        return Batch(documents, tuple(bad), done, place, _columns(beside, self._columns))
 
 
 def column_types(file: InputFile, piece: Slice, names: Sequence[str]) -> dict[str, pa.DataType]:
     """The types of fields to keep, by the first lines that are objects."""
     if not names:
         return {}
-    lines = (line for _, _, lines in lines_of(file, piece) for line in lines)
+    blocks = (block for _, _, block in blocks_of(file, piece, b"\n"))
+    lines = (line for block in blocks for line in block.split(b"\n"))
     return json_types(islice(filter(None, map(_row_of, lines)), _TELLING_ROWS), names, file.uri)
 
 
@@ -109,6 +132,12 @@ def _json_type(value: object) -> str:
 
 def _place_of(uri: str, piece: Slice, starts: list[int], number: int) -> str:
     return f"{uri} {place_of(piece, starts[number])}"
+
+
+def _place_in_block(
+    uri: str, piece: Slice, offset: int, starts: npt.NDArray[np.int64], number: int
+) -> str:
+    return f"{uri} {place_of(piece, offset + int(starts[number]))}"
 
 
 def _columns(values: list[list[Any]], schema: pa.Schema | None) -> pa.RecordBatch | None:

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.files import InputFile, decompressed
 from pipelines.options import show_size
-from pipelines.plan import Slice
+from pipelines.plan import Slice, may_overlap
 from pipelines.read import LARGEST_DOCUMENT, Batch, make_batch
 from shards.errors import StokerError
 
@@ -25,10 +28,14 @@ def read_texts(file: InputFile, piece: Slice, ending: bytes) -> Iterator[Batch]:
 
     Where lines end with a return and a newline, neither belongs to the document.
     """
-    for done, offset, texts in lines_of(file, piece, ending):
-        starts = partial(_text_place, piece, offset, texts, ending)
-        values = [line.removesuffix(b"\r") for line in texts] if ending == b"\n" else texts
-        yield make_batch(values, file.uri, starts, done)
+    for done, offset, block in blocks_of(file, piece, ending):
+        start = partial(_text_place, piece, offset, block, ending)
+        # Only at the end of a line a return is no part of it.
+        plain = block
+        if ending == b"\n" and b"\r" in block:
+            plain = block.replace(b"\r\n", b"\n").removesuffix(b"\r")
+        whole = pa.array([plain], pa.large_binary())
+        yield make_batch(pc.split_pattern(whole, ending).flatten(), file.uri, start, done)
 
 
 def read_text_file(file: InputFile, piece: Slice) -> Iterator[Batch]:
@@ -49,32 +56,41 @@ def place_of(piece: Slice, offset: int, what: str = "line") -> str:
     return f"{where} of the {piece.compression} content" if piece.compression else where
 
 
-def _text_place(piece: Slice, offset: int, texts: list[bytes], ending: bytes, number: int) -> str:
-    at = offset + sum(len(text) + len(ending) for text in texts[:number])
+def _text_place(piece: Slice, offset: int, block: bytes, ending: bytes, number: int) -> str:
+    texts = block.split(ending, number)[:number]
+    at = offset + sum(len(text) + len(ending) for text in texts)
     return place_of(piece, at, "line" if ending == b"\n" else "text")
 
 
-def lines_of(
-    file: InputFile, piece: Slice, ending: bytes = b"\n"
-) -> Iterator[tuple[int, int, list[bytes]]]:
-    """(slice's bytes read, offset of the first line, lines without their endings), in order."""
+def blocks_of(file: InputFile, piece: Slice, ending: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(slice's bytes read, offset of a block, block), in order.
+
+    A block is some whole lines; the ending of the last of them is left out.
+    """
     begin = 0 if piece.compression else after_ending(file, piece.start, ending)
+    overlaps = may_overlap(ending)
     # `rest` is what a line has so far; in its last bytes an ending may have begun.
     offset, rest, held = begin, list[bytes](), 0
     done = 0
-    for done, data in _content(file, piece, ending, begin):
-        lines = (_last_bytes(rest, len(ending) - 1) + data).split(ending)
-        rest.append(lines[0])
-        if len(lines) > 1:
-            lines[0] = b"".join(rest)
-            rest = [lines.pop()]
-            yield done, offset, lines
-            offset += sum(map(len, lines)) + len(ending) * len(lines)
+    for done, chunk in _content(file, piece, ending, begin):
+        data = _last_bytes(rest, len(ending) - 1) + chunk
+        if overlaps:
+            # Endings count from the left.
+            cut = len(data) - len(data.split(ending)[-1])
+        else:
+            found = data.rfind(ending)
+            cut = found + len(ending) if found >= 0 else 0
+        if cut:
+            block = b"".join((*rest, data[: cut - len(ending)]))
+            yield done, offset, block
+            offset += len(block) + len(ending)
+            rest = []
+        rest.append(data[cut:])
         held = sum(map(len, rest))
         if held > LARGEST_DOCUMENT:
             raise _too_long(file.uri, "a line" if ending == b"\n" else "a document", offset)
     if held:
-        yield done, offset, [b"".join(rest)]
+        yield done, offset, b"".join(rest)
 
 
 def _last_bytes(parts: list[bytes], count: int) -> bytes:
