@@ -42,6 +42,7 @@ class HeldLease:
         """Gives it back; where the store doesn't answer it is left to go stale."""
         self._stop.set()
         self._thread.join(stale_after() / 3)
+        self._lease.give_up()
         if self._lost or not self._reachable or self._thread.is_alive():
             return
         with suppress(StoreError):

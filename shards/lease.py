@@ -28,6 +28,7 @@ from shards.store import Store
 LEASE = "lease.json"
 
 _STALE_S = 30.0
+_given_up: set[str] = set()
 # Nothing that could steer a terminal.
 _WORD = r"^[A-Za-z0-9_.:/\[\]+-]*$"
 
@@ -68,9 +69,14 @@ class Lease:
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}, since {self.since}"
 
+    def give_up(self) -> None:
+        """Says that nobody in this process holds it any more, wherever it may still be stored."""
+        _given_up.add(self.id)
+
     def is_gone(self) -> bool:
-        """Whether the holder is known to have ended: its process ran here, and doesn't."""
-        return bool(self.machine) and self.machine == _machine() and not self._runs()
+        """Whether the holder is known to have ended: it ran here, and doesn't."""
+        here = bool(self.machine) and self.machine == _machine()
+        return here and (self.id in _given_up or not self._runs())
 
     def _runs(self) -> bool:
         try:
@@ -118,7 +124,7 @@ def judge_lease(store: Store) -> tuple[Lease | None, str]:
     first = lease = read_lease(store)
     while lease is not None:
         if lease.is_gone():
-            return lease, "its process has ended"
+            return lease, "it has ended"
         if lease != first:
             return lease, ""
         if time.monotonic() >= deadline:

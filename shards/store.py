@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -14,6 +15,12 @@ from typing import Protocol
 from shards.errors import MissingObject, StoreError
 
 Bytes = bytes | bytearray | memoryview
+
+_CURES = {
+    errno.ENOSPC: ". Make room and run the same command again: what is done stays",
+    errno.EDQUOT: ". Make room and run the same command again: what is done stays",
+    errno.EROFS: ". Make it writable and run the same command again: what is done stays",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,4 +230,5 @@ def os_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MissingObject(f"{path}: no such file or folder") from error
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+        cure = _CURES.get(error.errno or 0, "")
+        raise StoreError(f"{path}: {error.strerror or error}{cure}") from error

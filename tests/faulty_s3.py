@@ -142,6 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
     faulty: FaultyS3
     upstream: str
 
+    def handle(self) -> None:
+        with suppress(OSError):  # a client that went away
+            super().handle()
+
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.faulty.decide(self.command, self.path)

@@ -18,6 +18,7 @@ MACHINE = {
     "shared": "import pytest\ndef test_a():\n    pytest.skip('missing ../shared')\n",
     "gpu": "import pytest\n@pytest.mark.skipif(True, reason='needs a GPU')\ndef test_a(): pass\n",
     "net": "import pytest\n@pytest.fixture\ndef a(): pytest.skip('network')\ndef test_a(a): 0\n",
+    "root": "import pytest\n@pytest.mark.skipif(True, reason='needs root')\ndef test_a(): pass\n",
     "expected": "import pytest\n@pytest.mark.xfail(reason='known')\ndef test_a(): assert False\n",
 }
 

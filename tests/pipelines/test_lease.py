@@ -115,13 +115,13 @@ def test_a_killed_drivers_lease_is_stale_at_once(
         pass
     [line] = said
     assert line.startswith(f"taking over from pid {other.pid} on ")
-    assert line.endswith("its process has ended")
+    assert line.endswith("it has ended")
 
 
 def test_a_number_given_to_another_process_is_not_the_holder(store: Store) -> None:
     mine = Lease.mine()
     store.write(LEASE, replace(mine, started=mine.started - 1).to_json())
-    assert judge_lease(store)[1] == "its process has ended"
+    assert judge_lease(store)[1] == "it has ended"
 
 
 def test_a_lease_of_another_machine_goes_stale_when_nothing_is_heard_of_it(
@@ -133,6 +133,18 @@ def test_a_lease_of_another_machine_goes_stale_when_nothing_is_heard_of_it(
     assert lease is not None
     assert lease.host == "elsewhere"
     assert why == "nothing was heard of it for 0.4 s"
+
+
+def test_a_lease_that_could_not_be_deleted_does_not_stop_this_process_from_going_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOKER_LEASE_STALE_S", "1000")
+    with hold_lease(store, print):
+        left = store.read(LEASE)
+    store.write(LEASE, left)
+    said: list[str] = []
+    with hold_lease(store, said.append):
+        assert said[0].endswith("it has ended")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": "\\u001b[2J"}', b"\xff" * 99])

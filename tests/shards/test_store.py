@@ -2,6 +2,8 @@
 
 import pickle
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -85,6 +87,23 @@ def test_no_key_leaves_the_store(uri, key):
 def test_the_torso_of_a_killed_writer_is_never_listed(tmp_path):
     (tmp_path / ".shard.arrow.123.tmp").write_bytes(b"half")
     assert list(LocalStore(str(tmp_path)).list()) == []
+
+
+def test_a_write_that_fails_half_way_leaves_what_was_there(tmp_path):
+    """Files may grow to 10 kB here, as if the disk were full then."""
+    store = LocalStore(str(tmp_path))
+    store.write("a", b"before")
+    script = (
+        "import resource, sys; from shards.store import LocalStore\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "LocalStore(sys.argv[1]).write('a', bytes(1 << 20))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert f"StoreError: {tmp_path}/a: File too large" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert store.read("a") == b"before"
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
