@@ -8,8 +8,11 @@ shape with its verdict.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pipelines.normal import normalizers
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -97,8 +100,12 @@ def _refuse_model(model: Mapping[str, Any], added: Sequence[Any]) -> str | None:
 
 def _refuse_byte_level(content: Mapping[str, Any]) -> str | None:
     """BPE over bytes written as letters, as GPT-2 began it."""
-    if content.get("normalizer") is not None:
-        return f"it normalizes text ({content['normalizer'].get('type')})"
+    normalizing = normalizers(content)
+    if {*normalizing} - {"NFC"}:
+        return f"it normalizes text ({', '.join(normalizing)})"
+    for token in content.get("added_tokens") or () if normalizing else ():
+        if not unicodedata.is_normalized("NFC", token["content"]):
+            return f"its normalizer, NFC, changes the added token {token['content']!r}"
     for name in ("unk_token", "fuse_unk"):
         if content["model"].get(name):
             return f"its BPE has {name}"

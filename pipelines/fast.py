@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.differing import cut_out, find_differing, safe_border
 from pipelines.encode import Encoded, ReferenceEngine, offsets_of
+from pipelines.normal import find_unnormalized, normalizers
 from shards.errors import StokerError
 
 _CACHE_BYTES = 384 << 20
@@ -44,15 +45,28 @@ class FastEngine:
         if special_tokens == "text":
             # gigatoken has no switch for it; a token it doesn't know is text.
             content["added_tokens"] = [t for t in content["added_tokens"] if not t["special"]]
+        # BPE of characters splits by nothing that a table of Unicode decides.
+        self._has_classes = not content["model"].get("byte_fallback")
+        # What NFC would change never comes to gigatoken.
+        self._nfc = self._has_classes and "NFC" in normalizers(content)
+        if self._has_classes:
+            content["normalizer"] = None
         self._border = safe_border(t["content"] for t in content.get("added_tokens") or ())
         self._loadable = orjson.dumps(content)
         self._tokenizer = self._build()
         self._encoded_bytes = self._cache_bytes = 0
-        # BPE of characters splits by nothing that a table of Unicode decides.
-        self._has_classes = not content["model"].get("byte_fallback")
 
     def encode(self, documents: pa.LargeStringArray) -> Encoded:
         """See `Engine.encode`."""
+        changed = find_unnormalized(documents) if self._nfc else None
+        if changed is None:
+            return self._encode_normal(documents)
+        mask = pa.array(changed)
+        rest = pc.if_else(mask, pa.scalar("", pa.large_string()), documents)
+        slow = self._encode_slowly(documents.filter(mask))
+        return _merge(changed, self._encode_normal(rest), slow)
+
+    def _encode_normal(self, documents: pa.LargeStringArray) -> Encoded:
         places = find_differing(documents) if self._has_classes else None
         if places is None:
             return self._encode_fast(documents)

@@ -85,6 +85,10 @@ def _family(split: str | None) -> Callable[[], dict[str, Any]]:
     return partial(pair_tokenizer, split)
 
 
+def _nfc(split: str) -> Callable[[], dict[str, Any]]:
+    return lambda: changed(pair_tokenizer(split), "normalizer", {"type": "NFC"})
+
+
 def _llama3(path: str, value: Any) -> Callable[[], dict[str, Any]]:
     """Llama 3's shape with one thing changed."""
     return lambda: changed(_base(), path, value)
@@ -178,12 +182,22 @@ def _added(*tokens: tuple[str, bool], **flags: bool) -> Callable[[], dict[str, A
     return make
 
 
+def _in_sequence(*normalizers: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": [*normalizers]}
+
+
+def _nfc_with_token(text: str) -> Callable[[], dict[str, Any]]:
+    make = _added((text, False), ("<|end|>", True), normalized=True)
+    return lambda: changed(make(), "normalizer", {"type": "NFC"})
+
+
 FAMILIES = (
     Shape("GPT-2", _family(None), None),
     Shape("GPT-2, as a Split", _family(GPT2_SPLIT), None),
     Shape("Llama 3, Olmo 2 and 3", _family(SPLITS["Llama 3"]), None),
+    Shape("Qwen 2 and 3", _nfc(SPLITS["Qwen 2"]), None),
+    Shape("Qwen 3.5", _nfc(SPLITS["Qwen 3.5"]), None),
     Shape("Qwen 2 and 3, without NFC", _family(SPLITS["Qwen 2"]), None),
-    Shape("Qwen 3.5, without NFC", _family(SPLITS["Qwen 3.5"]), None),
     Shape("o200k", _family(SPLITS["o200k"]), None),
     Shape("Nemotron", _family(SPLITS["Nemotron"]), None),
     Shape("DeepSeek V3", _deepseek, None),
@@ -216,15 +230,19 @@ MODELS = (
     Shape("Unigram", _other_model(UNIGRAM), "Unigram"),
 )
 
-NORMALIZERS = tuple(
-    Shape(f"normalizer {kind}", _llama3("normalizer", value), f"normalizes text ({kind})")
-    for kind, value in {
-        "NFC": {"type": "NFC"},
-        "NFKC": {"type": "NFKC"},
-        "Lowercase": {"type": "Lowercase"},
-        "Sequence": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]},
-    }.items()
-)
+NFC = {"type": "NFC"}
+NORMALIZERS = (
+    Shape("NFC", _llama3("normalizer", NFC), None),
+    Shape("NFC in a sequence", _llama3("normalizer", _in_sequence(NFC)), None),
+    Shape("an empty sequence of normalizers", _llama3("normalizer", _in_sequence()), None),
+    Shape("NFC that changes an added token", _nfc_with_token("e\u0301"), "NFC, changes the added"),
+    Shape("NFC and normalized added tokens", _nfc_with_token("[É]"), None),
+    Shape("NFD", _llama3("normalizer", {"type": "NFD"}), "normalizes text (NFD)"),
+    Shape("NFKC", _llama3("normalizer", {"type": "NFKC"}), "normalizes text (NFKC)"),
+    Shape("Lowercase", _llama3("normalizer", {"type": "Lowercase"}), "(Lowercase)"),
+    Shape("NFC, Lowercase", _llama3("normalizer", _in_sequence(NFC, {"type": "Lowercase"})),
+          "normalizes text (NFC, Lowercase)"),
+)  # fmt: skip
 
 WORDS = (
     Shape("Digits before a known Split", _pre_tokenizers(DIGITS), "Digits"),
