@@ -16,7 +16,6 @@ from pipelines.choose import Choice, choose_engine, cut_sample, reference_for
 from pipelines.connect import cores, ray_cluster
 from pipelines.inputs import find_inputs
 from pipelines.interrupt import Interrupted, interruptible
-from pipelines.lease import HeldLease, hold_lease
 from pipelines.options import Options
 from pipelines.plan import Plan, make_plan
 from pipelines.progress import Progress
@@ -30,6 +29,7 @@ from pipelines.usage import Stopwatch
 from pipelines.write import Job
 from shards.errors import StokerError
 from shards.format import FORMAT_VERSION, token_dtype
+from shards.hold import HeldLease, hold_lease
 from shards.patience import long_patience
 from shards.receipt import receipt_key
 

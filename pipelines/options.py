@@ -44,7 +44,7 @@ examples:
         --tokenizer gpt2 --append
 
 Run it again and it continues where it was stopped; run it after the end and it does nothing.
-The result: python -m shards inspect URI | verify URI | sample URI
+The result: python -m shards inspect URI | verify URI | sample URI | gc URI
 
 Where it runs: it joins the Ray cluster that RAY_ADDRESS names, that runs on this machine, or whose
 job it is; without one it starts Ray here and stops it at the end. A cluster with token

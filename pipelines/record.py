@@ -17,11 +17,9 @@ from shards.commit import Description, publish, write_tables
 from shards.errors import MissingObject, StokerError
 from shards.format import token_dtype
 from shards.ledger import Ledger, ListedShards
-from shards.manifest import EndToken, TokenizerInfo
+from shards.manifest import PLAN_KEY, EndToken, TokenizerInfo
 from shards.receipt import Receipt
 from shards.store import open_store
-
-PLAN_KEY = "plan.json"
 
 
 def tokenizer_info(tokenizer: Tokenizer, options: Options) -> TokenizerInfo:

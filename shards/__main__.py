@@ -1,4 +1,4 @@
-"""`python -m shards inspect | verify | sample URI`: look at a token dataset without a GPU."""
+"""`python -m shards inspect | verify | sample | gc URI`: look after a dataset without a GPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,29 @@ import pyarrow as pa
 from shards.dataset import Dataset, open_dataset
 from shards.errors import DatasetError, StokerError
 from shards.format import parse_shard
+from shards.gc import collect_garbage
 from shards.manifest import DocumentRules
 from shards.tables import read_table
 from shards.verify import verify
 from shards.words import row_lines, rule_lines
 
 _SHOWN = 5
+
+_GC = """\
+List what a dataset doesn't need: shards, receipts and rows set apart of plans that its manifest
+doesn't name (--overwrite leaves them, so that readers of the old dataset go on), tables and
+tokenizers of earlier manifests (each --append leaves some), and temporary files of writes that were
+cut short; on S3 uploads in parts that were never ended, which no listing shows and which are paid
+for.
+
+Nothing is deleted without --delete; after it, whoever opened an earlier generation fails when it
+reads on. The progress of a job that isn't finished is kept unless you say --unfinished. While a job
+is writing there, gc refuses. Files with names that Stoker doesn't write are never touched.
+
+examples:
+  python -m shards gc s3://tokens/v1
+  python -m shards gc s3://tokens/v1 --delete
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m shards", description="Look at a token dataset, without a GPU."
+        prog="python -m shards", description="Look after a token dataset, without a GPU."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, help_text in (
@@ -49,8 +66,14 @@ def _parser() -> argparse.ArgumentParser:
             "read everything and check every checksum; exit 1 names what is broken",
         ),
         ("sample", _sample, "decoded text of a few documents, control characters stripped"),
+        ("gc", _gc, "list or delete the files that no manifest names"),
     ):
-        command = commands.add_parser(name, help=help_text, description=help_text)
+        command = commands.add_parser(
+            name,
+            help=help_text,
+            description=_GC if name == "gc" else help_text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("uri", metavar="URI", help="s3://bucket/prefix or a path")
         command.set_defaults(run=run)
         if name == "inspect":
@@ -62,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
             )
             command.add_argument(
                 "--characters", type=int, default=500, help="of each (default: %(default)s)"
+            )
+        if name == "gc":
+            command.add_argument("--delete", action="store_true", help="delete what is listed")
+            command.add_argument(
+                "--unfinished",
+                action="store_true",
+                help="give up the job that was begun last and isn't finished; where there is no "
+                "manifest at all, that is everything",
             )
     return parser
 
@@ -129,6 +160,17 @@ def _sample(options: argparse.Namespace) -> None:
         ids = content.tokens[content.offsets[place] : content.offsets[place + 1]]
         print(f"--- {dataset.path(shard)} document {place}, {len(ids):,} tokens")
         print(printable(decode(ids.tolist()), keep="\n\t")[: options.characters])
+
+
+def _gc(options: argparse.Namespace) -> None:
+    garbage = collect_garbage(
+        options.uri,
+        delete=options.delete,
+        unfinished=options.unfinished,
+        show_progress=sys.stderr.isatty(),
+    )
+    for line in garbage.lines(options.uri, options.delete):
+        print(printable(line))
 
 
 def _decoder(dataset: Dataset) -> Callable[[list[int]], str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ _NUMBERS = ("unit", "part", "bytes", "tokens", "documents", "tokens_at", "docume
 COLUMNS = (*_NUMBERS, "loss_mask_at", "xxh3", "cells", "split", "source")
 
 Columns = Mapping[str, npt.NDArray[Any]]
+Number = TypeVar("Number", int, Ints)
 
 
 @dataclass(frozen=True)
@@ -262,18 +263,19 @@ def _coded(texts: pa.StringArray, names: list[str]) -> Ints:
 def fold(store: Store, plan: str, batch: pa.RecordBatch) -> str:
     """Writes receipts together as one part, then removes those of the single units; its key."""
     data = to_ipc(batch)
-    key = f"receipts/{plan}/{_part_name(data)}"
+    key = f"receipts/{plan}/{part_name(data)}"
     store.write(key, memoryview(data))
     store.delete_many([receipt_key(plan, unit) for unit in batch.column("unit").to_pylist()])
     return key
 
 
-def _part_name(data: Any) -> str:
+def part_name(data: Any) -> str:
+    """The name of a part: it tells whether the part is whole."""
     return f"part-{xxh3(data):016x}.arrow"
 
 
 def _is_whole(key: str, data: bytes | None) -> bool:
-    return data is not None and key.endswith(f"/{_part_name(data)}")
+    return data is not None and key.endswith(f"/{part_name(data)}")
 
 
 def read_ahead(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -294,12 +296,17 @@ def read_ahead(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, bytes |
             running.extend((key, pool.submit(get, key)) for key in islice(waiting, 1))
 
 
+def shard_number(unit: Number, part: Number) -> Number:
+    """One number for a shard of a plan."""
+    return unit << 24 | part
+
+
 @dataclass(frozen=True)
 class ListedShards:
     """The shards of a plan as one listing shows them.
 
     Attributes:
-        names: int64, sorted: what `_name` makes of unit and part.
+        names: int64, sorted: what `shard_number` makes of unit and part.
         sizes: int64, bytes.
     """
 
@@ -314,7 +321,7 @@ class ListedShards:
         for entry in store.list(prefix):
             unit, _, part = entry.key[len(prefix) : -6].partition("-")
             if unit.isdigit() and part.isdigit() and entry.key.endswith(".arrow"):
-                names.append(int(unit) << 24 | int(part))
+                names.append(shard_number(int(unit), int(part)))
                 sizes.append(entry.size)
         found = np.array(names, np.int64)
         order = found.argsort()
@@ -324,7 +331,7 @@ class ListedShards:
         """bool [n]: whether each of these shards is there, and as large."""
         if not len(self.names):
             return np.zeros(len(unit), np.bool_)
-        wanted = unit << 24 | part
+        wanted = shard_number(unit, part)
         places = np.searchsorted(self.names, wanted).clip(max=len(self.names) - 1)
         found: npt.NDArray[np.bool_] = self.names[places] == wanted
         found &= self.sizes[places] == size

@@ -14,6 +14,7 @@ from shards.store import Store
 from shards.tables import TableInfo
 
 MANIFEST = "manifest.json"
+PLAN_KEY = "plan.json"
 
 # Fields younger than the first datasets, by their place: written where they are used, so that what
 # doesn't use them keeps its bytes and its id.

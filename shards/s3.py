@@ -247,6 +247,29 @@ class S3Store:
                     f"{error.get('Message')}"
                 )
 
+    def torsos(self) -> Iterator[Entry]:
+        base = f"{self._prefix}/" if self._prefix else ""
+        where = {"Bucket": self._bucket, "Prefix": base}
+        while True:
+            page = self._request("", partial(_list_uploads, where))
+            for upload in page.get("Uploads", ()):
+                key, number = str(upload["Key"]), str(upload["UploadId"])
+                yield Entry(key[len(base) :], self._uploaded(key, number), number)
+            if not page.get("IsTruncated"):
+                return
+            where["KeyMarker"] = page["NextKeyMarker"]
+            where["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def _uploaded(self, key: str, number: str) -> int:
+        """Bytes that an unfinished upload holds, and that are paid for."""
+        where = {"Bucket": self._bucket, "Key": key, "UploadId": number}
+        answer = self._request(key, lambda client: client.list_parts(**where))
+        return sum(int(part["Size"]) for part in answer.get("Parts", ()))
+
+    def delete_torso(self, torso: Entry) -> None:
+        where = {"Bucket": self._bucket, "Key": self._key(torso.key), "UploadId": torso.etag}
+        self._request(torso.key, partial(_abort_upload, where))
+
     @contextmanager
     def spool(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="stoker-") as folder:
@@ -262,6 +285,24 @@ class S3Store:
 
 def _list_page(where: Mapping[str, str], client: Any) -> Any:
     return client.list_objects_v2(**where)
+
+
+def _list_uploads(where: Mapping[str, str], client: Any) -> Any:
+    try:
+        return client.list_multipart_uploads(**where)
+    except ClientError as error:
+        # rclone says this of a bucket without any; others don't know what uploads in parts are.
+        if error.response["Error"]["Code"] in {"NoSuchUpload", "NotImplemented"}:
+            return {}
+        raise
+
+
+def _abort_upload(where: Mapping[str, str], client: Any) -> None:
+    try:
+        client.abort_multipart_upload(**where)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchUpload":
+            raise
 
 
 def _delete_together(bucket: str, objects: Sequence[Mapping[str, str]], client: Any) -> Any:

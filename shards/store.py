@@ -15,6 +15,7 @@ from typing import Protocol
 from shards.errors import MissingObject, StoreError
 
 Bytes = bytes | bytearray | memoryview
+_TORSO = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
 
 _CURES = {
     errno.ENOSPC: ". Make room and run the same command again: what is done stays",
@@ -72,6 +73,17 @@ class Store(Protocol):
 
     def delete_many(self, keys: Sequence[str]) -> None:
         """Removes objects, likewise, with few requests; a folder that is empty then goes too."""
+        ...
+
+    def torsos(self) -> Iterator[Entry]:
+        """What writes that were cut short left: temporary files, or uploads in parts.
+
+        `etag` tells one from another of the same key; a write that goes on now is among them.
+        """
+        ...
+
+    def delete_torso(self, torso: Entry) -> None:
+        """Removes one; one that isn't there is no error."""
         ...
 
     def spool(self) -> AbstractContextManager[Path]:
@@ -187,6 +199,19 @@ class LocalStore:
         for folder in {self._path(key).parent for key in keys} - {Path(self.uri)}:
             with suppress(OSError):  # not empty
                 folder.rmdir()
+
+    def torsos(self) -> Iterator[Entry]:
+        base = Path(self.uri)
+        for root, _, names in os.walk(base):
+            for name in names:
+                if _TORSO.fullmatch(name):
+                    path = Path(root, name)
+                    with suppress(FileNotFoundError):
+                        key = path.relative_to(base).as_posix()
+                        yield Entry(key, path.stat().st_size, "")
+
+    def delete_torso(self, torso: Entry) -> None:
+        self.delete(torso.key)
 
     @contextmanager
     def spool(self) -> Iterator[Path]:

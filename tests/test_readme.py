@@ -95,7 +95,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(repository, workplac
         )
         assert answer.returncode == 0, f"{command}\n{answer.stdout}{answer.stderr}"
         ran.append(" ".join(words[:3]))
-    assert len(ran) == 5, ran
+    assert len(ran) == 6, ran
     assert (workplace / "report" / "report.html").exists()
     for code in blocks(repository, "python"):
         answer = subprocess.run(

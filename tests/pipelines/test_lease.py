@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.lease import hold_lease
 from shards.errors import StokerError, StoreError
+from shards.hold import hold_lease
 from shards.lease import LEASE, Lease, judge_lease, living_lease, read_lease
 from shards.store import Store, open_store
 from tests.pipelines.processes import REPOSITORY, process, wait_until
@@ -22,7 +22,7 @@ from tests.pipelines.processes import REPOSITORY, process, wait_until
 HOLDER = """
 import sys, threading
 from pipelines.interrupt import Interrupted, interruptible
-from pipelines.lease import hold_lease
+from shards.hold import hold_lease
 from shards.errors import StokerError
 from shards.store import open_store
 

@@ -1,4 +1,4 @@
-"""One driver at an output: takes its lease, keeps it alive, gives it back. See `shards.lease`."""
+"""One writer at an output, a driver or `gc`: takes its lease, keeps it alive, gives it back."""
 
 from __future__ import annotations
 
