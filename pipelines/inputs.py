@@ -133,8 +133,20 @@ def _expand_local(uri: str) -> Iterator[tuple[str, int, str]]:
     else:
         return
     for file in files:
-        stat = file.stat()
-        yield os.path.abspath(file), stat.st_size, local_etag(stat)
+        uri, stat = os.path.abspath(file), file.stat()
+        if not _is_text(uri):
+            # It could be written neither into the manifest nor into a message.
+            shown = os.fsencode(uri).decode("utf-8", "backslashreplace")
+            raise StokerError(f"--input {shown}: its name isn't UTF-8: rename it")
+        yield uri, stat.st_size, local_etag(stat)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _walk(folder: Path) -> Iterator[Path]:

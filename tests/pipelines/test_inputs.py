@@ -153,6 +153,12 @@ def test_an_unknown_extension_is_an_error_that_lists_the_known_ones(tmp_path: Pa
     assert len(find_inputs([str(tmp_path)], "text")) == 2
 
 
+def test_a_name_that_is_no_text_is_an_error_that_shows_it(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.txt")).touch()
+    with pytest.raises(StokerError, match=r"a\\xff\.txt: its name isn't UTF-8: rename it"):
+        find_inputs([str(tmp_path)])
+
+
 def test_a_file_under_two_labels_is_an_error(corpus: Path) -> None:
     with pytest.raises(StokerError, match="under two labels"):
         find_inputs([f"a={corpus}/a.jsonl", f"b={corpus}/*.jsonl"])

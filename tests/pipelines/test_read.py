@@ -367,6 +367,29 @@ def test_a_damaged_parquet_file_is_fatal_and_named(tmp_path: Path) -> None:
         rows(path)
 
 
+def test_a_flipped_bit_in_a_page_with_a_checksum_is_fatal_though_it_decodes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [f"row {i:04}" for i in range(1000)]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"row 0500") + 2] ^= 1
+    path.write_bytes(data)
+    assert pq.read_table(path) != table
+    with pytest.raises(StokerError, match=r"a\.parquet is damaged"):
+        rows(path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.jsonl.gz", "a.txt.zst", "a.txt.bz2"])
+def test_no_bytes_at_all_are_damage_where_a_format_has_some_for_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(StokerError, match=rf"{name} is (damaged|no \w+ file)"):
+        rows(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "b.txt", "c.parquet"])
 def test_an_empty_file_is_fine(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
