@@ -10,7 +10,7 @@ from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
 from shards.format import token_dtype
 from shards.ledger import ListedShards
-from shards.manifest import Manifest, TokenizerInfo, read_manifest
+from shards.manifest import DocumentRules, Manifest, TokenizerInfo, read_manifest
 from shards.store import open_store
 from shards.tables import read_table
 
@@ -55,6 +55,24 @@ class Held:
                 f"{self.dataset.uri} can't be appended to: {'; '.join(words)}. Give the same "
                 "tokenizer and options as then, or another --output"
             )
+
+    def check_rules(self, rules: DocumentRules) -> None:
+        """Raises StokerError unless shards of these rules can follow those that are there."""
+        if self.dataset is None:
+            return
+        manifest, refusal = self.dataset.manifest, f"{self.dataset.uri} can't be appended to"
+        for held in (manifest.rules.get(plan, DocumentRules()) for plan in manifest.plans):
+            if held.limit is not None:
+                raise StokerError(
+                    f"{refusal}: of its inputs it holds just the first {held.limit:,} documents "
+                    "(--limit). Choose another --output, or --overwrite"
+                )
+            if held.columns != rules.columns:
+                old, new = (", ".join(one.columns) or "none" for one in (held, rules))
+                raise StokerError(
+                    f"{refusal}: the columns it keeps are {old}, these would be {new}. Give the "
+                    "same --keep-columns as then, or another --output"
+                )
 
     def new(self, inputs: Sequence[Input]) -> list[Input]:
         """The inputs that the dataset doesn't hold, in their order.

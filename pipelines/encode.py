@@ -76,27 +76,36 @@ def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return offsets
 
 
-def append_end_token(
+def frame(
     offsets: npt.NDArray[np.int64],
     ids: npt.NDArray[np.uint32],
-    end_id: int,
     tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32],
+    *,
+    begin_id: int | None = None,
+    end_id: int | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Writes each document's ids followed by `end_id` into `tokens`, in its dtype.
+    """Writes each document's ids, between `begin_id` and `end_id`, into `tokens`, in its dtype.
 
     One masked copy, 0.6-0.9 ns a token from 70 tokens a document on; np.insert takes 1.3x of it, a
     gather 5x, awkward.concatenate 6x, a slice copy per document 8x at 70 tokens and 0.7x at 5,000.
 
     Args:
         offsets: int64 [n + 1], into `ids`.
-        tokens: to be filled: the documents' ids and n.
+        tokens: to be filled: the documents' ids, and n for each of the two that is not None.
 
     Returns:
         int64 [n + 1]: offsets into `tokens`.
     """
-    ended: npt.NDArray[np.int64] = offsets - offsets[0] + np.arange(len(offsets))
+    around = (begin_id is not None) + (end_id is not None)
+    framed: npt.NDArray[np.int64] = offsets - offsets[0] + np.arange(len(offsets)) * around
     inside = np.ones(len(tokens), np.bool_)
-    inside[ended[1:] - 1] = False
+    if begin_id is not None:
+        inside[framed[:-1]] = False
+    if end_id is not None:
+        inside[framed[1:] - 1] = False
     tokens[inside] = ids[offsets[0] : offsets[-1]]
-    tokens[ended[1:] - 1] = end_id
-    return ended
+    if begin_id is not None:
+        tokens[framed[:-1]] = begin_id
+    if end_id is not None:
+        tokens[framed[1:] - 1] = end_id
+    return framed

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipelines.behind import Behind
-from pipelines.encode import append_end_token
+from pipelines.encode import frame
 from pipelines.plan import Unit
+from pipelines.rows import Rows
 from shards.format import shard_path
 from shards.receipt import ShardRecord
 from shards.store import Store
@@ -21,80 +25,112 @@ TokenType: TypeAlias = np.dtype[np.uint16] | np.dtype[np.uint32]
 Buffer: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
+@dataclass(frozen=True)
+class Form:
+    """What the shards of a job have in common.
+
+    Attributes:
+        shard_bytes: token bytes a shard holds at most, unless one document is longer.
+        begin_id, end_id: written before and after each document; None: none is.
+    """
+
+    plan: str
+    dtype: TokenType
+    shard_bytes: int
+    begin_id: int | None
+    end_id: int | None
+
+    @property
+    def around(self) -> int:
+        """Tokens written around each document."""
+        return (self.begin_id is not None) + (self.end_id is not None)
+
+
 class Shards:
-    """The shards of a unit, one being filled while the one before it is written behind."""
+    """The shards of a unit's split, one being filled while the one before it is written behind."""
 
     def __init__(
         self,
         store: Store,
-        plan: str,
         unit: Unit,
-        dtype: TokenType,
-        shard_bytes: int,
-        end_id: int,
+        form: Form,
         behind: Behind,
+        split: str = "train",
+        parts: Iterator[int] | None = None,
     ) -> None:
         """
         Args:
-            shard_bytes: token bytes a shard holds at most, unless one document is longer.
-            end_id: written after each document.
+            parts: numbers of the shards in the unit, no other split's.
         """
-        self._store, self._plan, self._unit, self._behind = store, plan, unit, behind
-        self._dtype, self._end_id = dtype, end_id
-        self._limit = max(1, shard_bytes // dtype.itemsize)
-        self._buffer = _take_buffer(self._limit, dtype)
+        self._store, self._unit, self._behind, self._split = store, unit, behind, split
+        self._form, self._parts = form, parts or count()
+        self._limit = max(1, form.shard_bytes // form.dtype.itemsize)
+        self._buffer: Buffer | None = None
         self._ends: list[npt.NDArray[np.int64]] = []
+        self._columns: list[pa.RecordBatch] = []
         self._held = 0
         self._written: list[Future[ShardRecord]] = []
         self.tokens = 0
 
-    def add(self, offsets: npt.NDArray[np.int64], ids: npt.NDArray[np.uint32]) -> None:
-        """Takes the documents `ids[offsets[i] : offsets[i + 1]]`; each gets its end token here."""
-        ended = offsets + np.arange(len(offsets), dtype=np.int64)
-        first, documents = 0, len(offsets) - 1
+    def add(self, rows: Rows) -> None:
+        """Takes documents; each gets its begin and end token here."""
+        ended = rows.offsets + np.arange(len(rows.offsets), dtype=np.int64) * self._form.around
+        first, documents = 0, len(rows)
         while first < documents:
             room = ended[first] + self._limit - self._held
             last = int(np.searchsorted(ended, room, side="right")) - 1
             if last > first:
-                self._take(offsets[first : last + 1], ids)
+                self._take(rows, first, last)
                 first = last
             elif self._held:
                 self.flush()
             else:
                 # Longer than a shard may be: a shard, and for once a buffer, of its own.
-                self._buffer = np.empty(int(ended[first + 1] - ended[first]), self._dtype)
-                self._take(offsets[first : first + 2], ids)
+                self._buffer = np.empty(int(ended[first + 1] - ended[first]), self._form.dtype)
+                self._take(rows, first, first + 1)
                 self.flush()
                 first += 1
 
-    def _take(self, offsets: npt.NDArray[np.int64], ids: npt.NDArray[np.uint32]) -> None:
-        stop = self._held + int(offsets[-1] - offsets[0]) + len(offsets) - 1
-        ended = append_end_token(offsets, ids, self._end_id, self._buffer[self._held : stop])
-        self._ends.append(ended[1:] + self._held)
+    def _take(self, rows: Rows, first: int, last: int) -> None:
+        if self._buffer is None:
+            self._buffer = _take_buffer(self._limit, self._form.dtype)
+        offsets, form = rows.offsets[first : last + 1], self._form
+        stop = self._held + int(offsets[-1] - offsets[0]) + (last - first) * form.around
+        into = self._buffer[self._held : stop]
+        framed = frame(offsets, rows.ids, into, begin_id=form.begin_id, end_id=form.end_id)
+        self._ends.append(framed[1:] + self._held)
+        if rows.columns is not None:
+            self._columns.append(rows.columns.slice(first, last - first))
         self._held = stop
 
     def flush(self) -> None:
         """Hands what is held over as the next shard; nothing held, nothing written."""
-        if not self._held:
+        if self._buffer is None or not self._held:
             return
         offsets = np.concatenate([np.zeros(1, np.int64), *self._ends])
-        part = len(self._written)
-        self._written.append(self._behind.hand(self._writing(part, offsets, self._buffer)))
+        columns = pa.concat_batches(self._columns) if self._columns else None
+        work = self._writing(next(self._parts), offsets, self._buffer, columns)
+        self._written.append(self._behind.hand(work))
         self.tokens += self._held
-        self._buffer = _take_buffer(self._limit, self._dtype)
-        self._ends, self._held = [], 0
+        self._buffer, self._ends, self._columns, self._held = None, [], [], 0
 
     def _writing(
-        self, part: int, offsets: npt.NDArray[np.int64], buffer: Buffer
+        self,
+        part: int,
+        offsets: npt.NDArray[np.int64],
+        buffer: Buffer,
+        columns: pa.RecordBatch | None,
     ) -> Callable[[], ShardRecord]:
         def write() -> ShardRecord:
-            built = build_shard(offsets, buffer[: offsets[-1]])
+            kept = {} if columns is None else dict(zip(columns.schema.names, columns, strict=True))
+            built = build_shard(offsets, buffer[: offsets[-1]], columns=kept)
             if len(buffer) == self._limit:
                 _free.append(buffer)
-            path = shard_path(self._plan, self._unit.number, part)
-            self._store.write(path, memoryview(built.data))
-            source = self._unit.source
-            return ShardRecord.of(self._plan, self._unit.number, part, built, source=source)
+            plan, unit = self._form.plan, self._unit
+            self._store.write(shard_path(plan, unit.number, part), memoryview(built.data))
+            return ShardRecord.of(
+                plan, unit.number, part, built, source=unit.source, split=self._split
+            )
 
         return write
 

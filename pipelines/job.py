@@ -8,35 +8,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
-import pyarrow as pa
-
 from pipelines.append import Held
 from pipelines.audit import check
-from pipelines.choose import Choice, choose_engine, cut_sample, reference_for
+from pipelines.choose import Choice, choose_engine, reference_for
 from pipelines.connect import cores, ray_cluster
-from pipelines.inputs import find_inputs
 from pipelines.interrupt import Interrupted, interruptible
 from pipelines.options import Options
-from pipelines.plan import Plan, make_plan
+from pipelines.prepare import prepare
 from pipelines.progress import Progress
-from pipelines.read import check_columns, read_slice
-from pipelines.record import Record, tokenizer_info
+from pipelines.read import check_columns
+from pipelines.record import Record
 from pipelines.report import report_key, write_report
+from pipelines.sample import sample_documents
 from pipelines.summary import Summary
 from pipelines.tasks import Outcome, run_units
-from pipelines.tokenizer import load_tokenizer
 from pipelines.usage import Stopwatch
 from pipelines.write import Job
 from shards.errors import StokerError
-from shards.format import FORMAT_VERSION, token_dtype
+from shards.format import token_dtype
 from shards.hold import HeldLease, hold_lease
 from shards.patience import long_patience
 from shards.receipt import receipt_key
 
 __all__ = ["Interrupted", "Summary", "run"]
-
-_SAMPLED_CHARACTERS = 1 << 20
-_SAMPLED_INPUTS = 8
 
 
 def run(options: Options, *, show_progress: bool = False) -> Summary:
@@ -53,20 +47,17 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
             half-done is visible.
         Interrupted: SIGINT or SIGTERM came.
     """
+    if options.dry_run:
+        raise StokerError("a dry run writes nothing: pipelines.dry_run.preview does it, not run")
     watch = _Watch(show_progress)
     with interruptible():
-        inputs = find_inputs(options.inputs, options.format)
-        tokenizer = load_tokenizer(options.tokenizer, options.end_token)
         held = Held.at(options.output)
-        if options.append:
-            held.check_fits(tokenizer_info(tokenizer, options))
-            inputs = held.new(inputs)
-        plan = make_plan(inputs, options, tokenizer.fingerprint, tokenizer.end_id, FORMAT_VERSION)
+        plan, tokenizer = prepare(options, held)
         record = Record(options, plan, tokenizer, held)
         if record.is_finished():
             return _summary(record, watch, cluster="")
         pieces = (piece for unit in plan.units for piece in unit.slices)
-        check_columns(pieces, options.reading)
+        check_columns(pieces, plan.reading)
         with hold_lease(record.store, watch.say) as lease, long_patience():
             record.begin()
             if record.skipped:
@@ -93,26 +84,14 @@ class _Watch(Stopwatch):
             print(line, file=sys.stderr)
 
 
-def sample_documents(plan: Plan, options: Options) -> pa.LargeStringArray:
-    """The first documents of a few units over the plan, about a million characters in all."""
-    step = max(1, len(plan.units) // _SAMPLED_INPUTS)
-    chosen = plan.units[::step][:_SAMPLED_INPUTS]
-    budget = _SAMPLED_CHARACTERS // max(1, len(chosen))
-    samples = []
-    for unit in chosen:
-        batches = read_slice(unit.slices[0], options.reading)
-        texts = (text.as_py() for batch in batches for text in batch.documents)
-        samples.append(cut_sample(texts, budget))
-    return pa.concat_arrays(samples) if samples else pa.array([], pa.large_string())
-
-
 def _choose(record: Record) -> Choice:
     options = record.options
-    sample = sample_documents(record.plan, options)
+    sample = sample_documents(record.plan)
     return choose_engine(options.engine, record.tokenizer, options.special_tokens, sample)
 
 
-def _job(record: Record, choice: Choice) -> Job:
+def make_job(record: Record, choice: Choice) -> Job:
+    """What every task of a job gets."""
     options, tokenizer = record.options, record.tokenizer
     return Job(
         plan=record.plan.id,
@@ -121,9 +100,11 @@ def _job(record: Record, choice: Choice) -> Job:
         blob=tokenizer.blob,
         special_tokens=options.special_tokens,
         special_texts=tokenizer.special_texts,
+        begin_id=tokenizer.begin_id,
         end_id=tokenizer.end_id,
         dtype=token_dtype(tokenizer.largest_id).name,
-        reading=options.reading,
+        reading=record.plan.reading,
+        rules=record.plan.rules,
         shard_bytes=options.shard_bytes,
         max_bad_rows=options.max_bad_rows,
         audit=options.audit if choice.engine == "gigatoken" else 0.0,
@@ -140,7 +121,7 @@ def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch
     with ray_cluster() as cluster, interruptible():
         chosen = choice.result()
         watch.say(f"{cluster}; engine {chosen.engine}: {chosen.reason}")
-        job = _job(record, chosen)
+        job = make_job(record, chosen)
         watch.tasks_start(cores())
         with Progress(total, total - sum(sizes.values()), watch.show) as progress:
             outcomes = run_units(missing, job, progress.meter)
@@ -185,6 +166,7 @@ def _summary(record: Record, watch: _Watch, cluster: str) -> Summary:
         reason=record.choice.reason,
         counts=record.counts,
         totals=record.totals,
+        rules=record.plan.rules,
         units=len(record.plan.units),
         skipped=record.skipped,
         usage=watch.usage(),

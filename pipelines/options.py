@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipelines.budget import Budget, parse_budget
+from pipelines.document_options import DocumentOptions, add_document_options
 from shards.errors import StokerError
 
 if TYPE_CHECKING:
@@ -75,10 +77,11 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(DocumentOptions):
     """What a tokenize job is asked to do; the fields are the command's options of the same name.
 
-    Sizes are bytes. `unit_bytes=None` lets the plan choose.
+    Sizes are bytes. `unit_bytes=None` lets the plan choose. `max_bad_rows` is a count, or as a
+    float a share. With `dry_run` the job only says what it would do.
 
     Raises:
         StokerError: a value that the command would refuse.
@@ -93,13 +96,13 @@ class Options:
     separator: str = ""
     special_tokens: str = "text"
     engine: str = "auto"
-    end_token: str | None = None
-    max_bad_rows: int = 0
+    max_bad_rows: Budget = 0
     unit_bytes: int | None = None
     shard_bytes: int = SHARD_BYTES
     overwrite: bool = False
     audit: float = AUDIT
     append: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -120,8 +123,11 @@ class Options:
                 f"text_split is {self.text_split!r} and separator {self.separator!r}: a separator "
                 "is needed where text_split is 'separator', and nowhere else"
             )
-        if self.max_bad_rows < 0:
-            raise StokerError(f"max_bad_rows is {self.max_bad_rows}: it can't be negative")
+        share = isinstance(self.max_bad_rows, float)
+        if self.max_bad_rows < 0 or (share and self.max_bad_rows >= 1):
+            raise StokerError(
+                f"max_bad_rows is {self.max_bad_rows}: it must be a count, or a share below 1.0"
+            )
         if self.unit_bytes is not None and self.unit_bytes < 1:
             raise StokerError(f"unit_bytes is {self.unit_bytes}: it must be positive")
         if not 0 <= self.audit <= _LARGEST_AUDIT:
@@ -131,6 +137,7 @@ class Options:
             )
         if self.shard_bytes < 1:
             raise StokerError(f"shard_bytes is {self.shard_bytes}: it must be positive")
+        self.check_documents(self.text_column)
 
     @property
     def reading(self) -> ReadOptions:
@@ -166,6 +173,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """The options of a command line (default: this process's); exits with 2 when it is wrong."""
     chosen = vars(make_parser().parse_args(arguments))
     chosen["inputs"] = tuple(chosen.pop("input"))
+    chosen["keep_columns"] = tuple(chosen["keep_columns"])
     return Options(**chosen)
 
 
@@ -180,6 +188,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_input(parser.add_argument_group("what to read"))
     _add_encoding(parser.add_argument_group("how to encode"))
+    add_document_options(parser.add_argument_group("what becomes of documents"))
     _add_output(parser.add_argument_group("what to write"))
     return parser
 
@@ -226,10 +235,13 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--max-bad-rows",
-        type=_count,
+        type=_budget,
         default=0,
         metavar="N",
-        help="malformed rows to set apart under quarantine/ before the job fails (default: 0)",
+        help="malformed rows that may be set apart under quarantine/: a count, above which the job "
+        "fails at once, or a share of all rows read (0.1%%, 0.001), which is judged when all units "
+        "are done; a unit with over 10,000 bad rows, and most of its rows bad, fails at once all "
+        "the same. No dataset appears then; what is done stays done, for a larger N (default: 0)",
     )
 
 
@@ -246,11 +258,6 @@ def _add_encoding(group: argparse._ArgumentGroup) -> None:
         default="text",
         help="what a special token's own text in a document becomes. text: ordinary tokens, so "
         "that no document can forge one; control: the special token (default: text)",
-    )
-    group.add_argument(
-        "--end-token",
-        metavar="TEXT",
-        help="token written after each document (default: the tokenizer's end-of-sequence token)",
     )
     group.add_argument(
         "--engine",
@@ -301,6 +308,12 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="add the inputs that the output's dataset doesn't hold yet, after all that it holds; "
         "same tokenizer, end token and --special-tokens (default: refuse)",
     )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, with sizes and an estimate of the time from a sample that "
+        "is encoded here; write nothing (default: do it)",
+    )
 
 
 def _size(text: str) -> int:
@@ -315,7 +328,8 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([nrt0\\])", lambda found: meanings[found[1]], text)
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of rows")
-    return int(text)
+def _budget(text: str) -> Budget:
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import TypeAlias
 
 from pipelines.inputs import Input
 from pipelines.options import Options, ReadOptions
+from shards.manifest import DocumentRules
 
 SMALLEST_UNIT = 4 << 20
 LARGEST_UNIT = 256 << 20
 _UNITS_AIMED_AT = 64
+
+_NO_RULES = DocumentRules()
 
 # Libraries whose version can change a shard's bytes.
 _LIBRARIES = ("gigatoken", "pyarrow", "tokenizers")
@@ -28,6 +33,7 @@ class Slice:
         start, stop: bytes; 0 and `size` for a file that can't be divided.
         size, etag: the whole file's, when it was planned.
         format, compression: as `Input` has them.
+        most: documents to take from it at most; None: all.
     """
 
     uri: str
@@ -37,6 +43,7 @@ class Slice:
     etag: str
     format: str
     compression: str
+    most: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -45,6 +52,10 @@ class Slice:
     def __str__(self) -> str:
         whole = self.bytes == self.size
         return self.uri if whole else f"{self.uri} bytes {self.start}-{self.stop}"
+
+
+# A slice and the source it belongs to.
+Piece: TypeAlias = tuple[str, Slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,8 @@ class Plan:
     Attributes:
         id: 16 hex digits, a hash of `describe`: two jobs with one id write the same bytes.
         unit_bytes: input bytes a unit was cut to.
+        reading: how the inputs become rows.
+        rules: what becomes of documents besides encoding; also in `settings`.
         libraries: versions of what can change a shard's bytes.
     """
 
@@ -78,24 +91,43 @@ class Plan:
     inputs: tuple[Input, ...]
     units: tuple[Unit, ...]
     unit_bytes: int
-    settings: Mapping[str, str | int]
+    settings: Mapping[str, object]
     libraries: Mapping[str, str]
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    rules: DocumentRules = field(default_factory=DocumentRules)
 
 
 def make_plan(
-    inputs: Sequence[Input], options: Options, fingerprint: str, end_id: int, format_version: int
+    inputs: Sequence[Input],
+    options: Options,
+    fingerprint: str,
+    end_id: int | None,
+    format_version: int,
+    *,
+    begin_id: int | None = None,
+    reading: ReadOptions | None = None,
+    rules: DocumentRules = _NO_RULES,
+    pieces: Sequence[Piece] | None = None,
 ) -> Plan:
     """The plan of `options` over `inputs`, the same for the same arguments, wherever it runs.
 
     Args:
         fingerprint: of the tokenizer as it will be used.
-        end_id: token written after each document.
+        end_id, begin_id: tokens written after and before each document; None: none is.
         format_version: of the shards written.
+        reading: of the inputs; None: as the options have it, no columns kept.
+        rules: what becomes of documents besides encoding.
+        pieces: what to read of the inputs; None: all.
     """
-    unit_bytes = options.unit_bytes or automatic_unit_bytes(sum(item.size for item in inputs))
-    settings: dict[str, str | int] = {
+    total = sum(item.size for item in inputs)
+    if pieces is not None:
+        total = sum(piece.bytes for _, piece in pieces)
+    unit_bytes = options.unit_bytes or automatic_unit_bytes(total)
+    settings: dict[str, object] = {
         "tokenizer": fingerprint,
         "end_id": end_id,
+        "begin_id": begin_id,
+        "rules": rules.model_dump(),
         "special_tokens": options.special_tokens,
         "engine": options.engine,
         "text_column": options.text_column,
@@ -112,10 +144,16 @@ def make_plan(
     return Plan(
         id=digest.hexdigest()[:16],
         inputs=tuple(inputs),
-        units=tuple(cut_units(inputs, unit_bytes, options.reading)),
+        units=tuple(
+            cut_units(inputs, unit_bytes, options.reading)
+            if pieces is None
+            else join_pieces(pieces, unit_bytes)
+        ),
         unit_bytes=unit_bytes,
         settings=settings,
         libraries=libraries,
+        reading=reading or options.reading,
+        rules=rules,
     )
 
 
@@ -128,19 +166,30 @@ def cut_units(
     inputs: Iterable[Input], unit_bytes: int, reading: ReadOptions | None = None
 ) -> Iterator[Unit]:
     """Units of about `unit_bytes`: large files in ranges, small ones together, sources apart."""
-    reading = reading or ReadOptions()
+    return join_pieces(cut_pieces(inputs, unit_bytes, reading or ReadOptions()), unit_bytes)
+
+
+def cut_pieces(inputs: Iterable[Input], piece_bytes: int, reading: ReadOptions) -> Iterator[Piece]:
+    """The inputs in slices of at most about `piece_bytes` where they can be divided."""
+    for file in inputs:
+        for piece in _cut(file, piece_bytes, reading):
+            yield file.source, piece
+
+
+def join_pieces(pieces: Iterable[Piece], unit_bytes: int) -> Iterator[Unit]:
+    """Units of about `unit_bytes` of neighbouring slices of one source."""
     number = 0
-    for source, files in groupby(inputs, key=lambda item: item.source):
-        pieces: list[Slice] = []
+    for source, group in groupby(pieces, key=itemgetter(0)):
+        held: list[Slice] = []
         filled = 0
-        for piece in (piece for file in files for piece in _cut(file, unit_bytes, reading)):
-            if pieces and filled + piece.bytes > unit_bytes:
-                yield Unit(number, source, tuple(pieces))
-                number, pieces, filled = number + 1, [], 0
-            pieces.append(piece)
+        for _, piece in group:
+            if held and filled + piece.bytes > unit_bytes:
+                yield Unit(number, source, tuple(held))
+                number, held, filled = number + 1, [], 0
+            held.append(piece)
             filled += piece.bytes
-        if pieces:
-            yield Unit(number, source, tuple(pieces))
+        if held:
+            yield Unit(number, source, tuple(held))
             number += 1
 
 

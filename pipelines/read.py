@@ -64,9 +64,26 @@ def read_unit(unit: Unit, reading: ReadOptions) -> Iterator[Batch]:
     """
     before = 0
     for piece in unit.slices:
-        for batch in read_slice(piece, reading):
+        for batch in first_documents(read_slice(piece, reading), piece.most):
             yield replace(batch, done=before + batch.done)
         before += piece.bytes
+
+
+def first_documents(batches: Iterator[Batch], most: int | None) -> Iterator[Batch]:
+    """The batches up to the one that holds the last of `most` documents; None: all of them.
+
+    Bad rows of that batch all come with it.
+    """
+    if most is None:
+        yield from batches
+        return
+    for batch in batches:
+        if most <= len(batch.documents):
+            columns = None if batch.columns is None else batch.columns.slice(0, most)
+            yield replace(batch, documents=batch.documents.slice(0, most), columns=columns)
+            return
+        most -= len(batch.documents)
+        yield batch
 
 
 def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[Batch]:

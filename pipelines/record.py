@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 
 from pipelines.append import Held
+from pipelines.budget import job_exceeds, show_budget
 from pipelines.choose import Choice
 from pipelines.options import Options
 from pipelines.plan import Plan
@@ -17,7 +18,7 @@ from shards.commit import Description, publish, write_tables
 from shards.errors import MissingObject, StokerError
 from shards.format import token_dtype
 from shards.ledger import Ledger, ListedShards
-from shards.manifest import PLAN_KEY, EndToken, TokenizerInfo
+from shards.manifest import PLAN_KEY, DocumentRules, EndToken, TokenizerInfo
 from shards.receipt import Receipt
 from shards.store import open_store
 
@@ -28,7 +29,8 @@ def tokenizer_info(tokenizer: Tokenizer, options: Options) -> TokenizerInfo:
         name=tokenizer.name,
         fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.largest_id + 1,
-        end_token=EndToken(id=tokenizer.end_id, text=tokenizer.end_text),
+        end_token=_token(tokenizer.end_id, tokenizer.end_text),
+        begin_token=_token(tokenizer.begin_id, tokenizer.begin_text),
         added_tokens={str(token["id"]): token["content"] for token in tokenizer.added_tokens},
         special_tokens=options.special_tokens,  # type: ignore[arg-type]
     )
@@ -129,22 +131,27 @@ class Record:
         if receipt.counts.quarantined:
             self.check_budget()
 
-    def check_budget(self, more: tuple[str, ...] = ()) -> None:
+    def check_budget(self, more: tuple[str, ...] = (), *, finished: bool = False) -> None:
         """Raises StokerError with the first places if there are too many bad rows.
 
         Args:
             more: places in a unit that ended for having too many by itself.
+            finished: whether every unit is done; a share is judged then.
         """
-        if not more and self.ledger.counts.quarantined <= self.options.max_bad_rows:
+        counts, budget = self.ledger.counts, self.options.max_bad_rows
+        too_many = job_exceeds(budget, counts.quarantined, counts.rows, finished=finished)
+        if not more and not too_many:
             return
         places = [*islice(self._bad_places(), PLACES_SHOWN), *more][:PLACES_SHOWN]
+        found = f": {counts.quarantined:,} of {counts.rows:,}" if finished else ""
         raise StokerError(
-            f"more malformed rows than --max-bad-rows {self.options.max_bad_rows} allows:"
+            f"more malformed rows than --max-bad-rows {show_budget(budget)} allows{found}:"
             + "".join(f"\n  {place}" for place in places)
         )
 
     def commit(self, choice: Choice) -> None:
         """Receipts -> tables -> manifest. From then on the dataset exists."""
+        self.check_budget(finished=True)
         self.choice = choice
         description = Description(
             dtype=token_dtype(self.tokenizer.largest_id).name,  # type: ignore[arg-type]
@@ -153,6 +160,7 @@ class Record:
             engine=choice.engine,
             engine_reason=choice.reason,
             libraries=self.plan.libraries,
+            rules={self.plan.id: self.plan.rules} if self.plan.rules != DocumentRules() else {},
         )
         after = self.held.dataset if self.options.append else None
         manifest = write_tables(self.store, description, self.ledger, self.plan.inputs, after=after)
@@ -172,3 +180,7 @@ class Record:
             lines = self.store.read(f"quarantine/{self.plan.id}/{unit:08d}.jsonl").splitlines()
             for row in map(json.loads, lines):
                 yield f"{row['uri']} {row['place']}: {row['reason']}"
+
+
+def _token(id: int | None, text: str | None) -> EndToken | None:
+    return None if id is None or text is None else EndToken(id=id, text=text)

@@ -6,7 +6,7 @@ through here once a batch, and no document is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,13 @@ class UnitRules:
         )
         self.counts += Counts(transform_in=len(batch.documents), transform_out=len(documents))
         return documents, columns
+
+    def places(self, batch: Batch) -> Callable[[int], str]:
+        """Of the document with this number among those that `transform` gave for the batch."""
+        if self._transform is None:
+            return batch.place
+        name, first = self._transform.name, batch.place(0)
+        return lambda number: f"document {number} of {name}'s from {first} on"
 
     def select(
         self, documents: pa.LargeStringArray, rows: Rows

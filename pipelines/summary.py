@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from pipelines.options import show_size
 from pipelines.usage import Usage
-from shards.manifest import Totals
+from shards.manifest import DocumentRules, Totals
 from shards.receipt import Counts
+from shards.words import row_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class Summary:
 
     Attributes:
         counts: of the whole dataset; totals: by split and source.
+        rules: what became of documents besides encoding.
         units, skipped: of the plan; those of them that an earlier run had done.
         usage: what this run took.
         audited: documents of this run that were encoded again by the reference, and equal.
@@ -34,6 +36,7 @@ class Summary:
     usage: Usage
     totals: Mapping[str, Mapping[str, Totals]] = field(default_factory=dict)
     audited: int = 0
+    rules: DocumentRules = field(default_factory=DocumentRules)
     cluster: str = ""
     log: str = ""
 
@@ -55,6 +58,9 @@ class Summary:
         lines.append(f"  engine      {self.engine}: {self.reason}")
         if self.audited:
             lines.append(f"  audit       {self.audited:,} documents encoded again: equal")
+        if counts.rows != counts.documents:
+            for number, line in enumerate(row_lines(counts, [self.rules])):
+                lines.append(f"  {'' if number else 'rows':<12}{line}")
         if counts.special_documents:
             lines.append(f"  documents with a special token's text: {counts.special_documents:,}")
         if counts.quarantined:

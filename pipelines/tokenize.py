@@ -22,6 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         options = parse_options(arguments)
+        if options.dry_run:
+            from pipelines.dry_run import preview
+
+            print(preview(options))
+            return 0
         from pipelines.job import Interrupted, run
 
         try:

@@ -22,13 +22,16 @@ class Tokenizer:
     Attributes:
         name: as the user gave it.
         blob: its tokenizer.json.
-        end_id, end_text: the token written after each document.
+        end_id, end_text: the token written after each document; None: none is.
+        begin_id, begin_text: the token written before each document; None: none is.
     """
 
     name: str
     blob: str
-    end_id: int
-    end_text: str
+    end_id: int | None
+    end_text: str | None
+    begin_id: int | None = None
+    begin_text: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,39 +59,59 @@ class Tokenizer:
         return max(token_ids(self.content).values())
 
 
-def load_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
+def load_tokenizer(
+    name: str,
+    end_token: str | None = None,
+    begin_token: str | None = None,
+    *,
+    append_eos: bool = True,
+    prepend_bos: bool = False,
+) -> Tokenizer:
     """The tokenizer `name`, resolved as training code does: by `transformers.AutoTokenizer`.
 
     Args:
         name: Hugging Face name, folder, or path of a tokenizer.json. Code of its own is never run.
         end_token: text of the token after each document; None: its end-of-sequence token.
+        begin_token: text of the token before each; None: its beginning-of-sequence token.
+        append_eos, prepend_bos: whether there is such a token at all.
 
     Raises:
         StokerError: no such tokenizer, none with a serialized ("fast") form, one with dropout, or
-            no such end token.
+            no such end or begin token.
     """
     if name.endswith(".json") or os.path.isfile(name):
-        blob, eos = _read(name), None
+        blob, eos, bos = _read(name), None, None
     else:
-        blob, eos = _resolve(name)
+        blob, eos, bos = _resolve(name)
     blob = _untruncated(blob, name)
     if dropout := orjson.loads(blob)["model"].get("dropout"):
         raise StokerError(
             f"tokenizer {name} has BPE dropout {dropout}: it gives other ids each time, so none "
             "could be written twice. Set model.dropout to null in its tokenizer.json"
         )
-    text = end_token if end_token is not None else eos
+    ids = token_ids(orjson.loads(blob)) if append_eos or prepend_bos else {}
+    end: tuple[int | None, str | None] = (None, None)
+    begin = end
+    if append_eos:
+        end = _choose(name, "end", eos if end_token is None else end_token, ids)
+    if prepend_bos:
+        begin = _choose(name, "begin", bos if begin_token is None else begin_token, ids)
+    return Tokenizer(name, blob, *end, *begin)
+
+
+def _choose(name: str, kind: str, text: str | None, ids: Mapping[str, int]) -> tuple[int, str]:
+    """Id and text of the end or begin token; `kind` says which."""
+    words = {"end": ("end", "--no-append-eos"), "begin": ("beginning", "--no-prepend-bos")}[kind]
     if text is None:
         raise StokerError(
-            f"tokenizer {name} names no end-of-sequence token: name the one that is to end each "
-            "document with --end-token"
+            f"tokenizer {name} names no {words[0]}-of-sequence token: name the one that is to "
+            f"{kind} each document with --{kind}-token, or write none with {words[1]}"
         )
-    end_id = token_ids(orjson.loads(blob)).get(text)
-    if end_id is None:
+    if text not in ids:
         raise StokerError(
-            f"tokenizer {name} has no token {text!r}: choose another with --end-token"
+            f"tokenizer {name} has no token {text!r}: choose another with --{kind}-token"
         )
-    return Tokenizer(name, blob, end_id, text)
+    return ids[text], text
 
 
 def token_ids(content: Mapping[str, Any]) -> dict[str, int]:
@@ -107,8 +130,8 @@ def _read(path: str) -> str:
         raise StokerError(f"tokenizer {path} can't be read: {error}") from error
 
 
-def _resolve(name: str) -> tuple[str, str | None]:
-    """(tokenizer.json, end-of-sequence token) of a Hugging Face name or folder."""
+def _resolve(name: str) -> tuple[str, str | None, str | None]:
+    """(tokenizer.json, end and beginning of sequence) of a Hugging Face name or folder."""
     is_path = name.startswith(("/", "./", "../", "~"))
     folder = os.path.expanduser(name)
     if is_path and not os.path.isdir(folder):
@@ -137,8 +160,11 @@ def _resolve(name: str) -> tuple[str, str | None]:
             f"tokenizer {name} has no serialized form (it is a {type(tokenizer).__name__}, in "
             "Python): convert it to a tokenizer.json first"
         )
-    eos = tokenizer.eos_token
-    return backend.to_str(), None if eos is None else str(eos)
+    eos, bos = (
+        None if token is None else str(token)
+        for token in (tokenizer.eos_token, tokenizer.bos_token)
+    )
+    return backend.to_str(), eos, bos
 
 
 def _has_gaps(content: Mapping[str, Any]) -> bool:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import count
 
 import numpy as np
 
 from pipelines.audit import Draw
 from pipelines.behind import Behind
+from pipelines.budget import Budget, unit_exceeds
 from pipelines.choose import engine_for
-from pipelines.fill import Shards
+from pipelines.fill import Form, Shards
 from pipelines.options import ReadOptions
 from pipelines.plan import Unit
 from pipelines.read import BadRow, read_unit
+from pipelines.rows import Rows
+from pipelines.rules import UnitRules
 from pipelines.special_texts import SpecialTexts, text_of
 from shards.errors import StokerError
+from shards.manifest import DocumentRules
 from shards.receipt import Counts, Receipt, write_receipt
 from shards.store import open_store
 
@@ -33,9 +38,10 @@ class Job:
         engine: the one chosen: gigatoken or tokenizers.
         blob: the tokenizer.json.
         special_texts: texts of its special tokens; documents that hold one are counted.
-        end_id: written after each document.
+        begin_id, end_id: written before and after each document; None: none is.
         dtype: of the shards' tokens.
-        max_bad_rows: a unit with more fails.
+        rules: what becomes of documents besides encoding.
+        max_bad_rows: a count, a unit with more of which fails, or a share.
         audit: share of documents to encode again with the reference; changes no byte.
     """
 
@@ -45,12 +51,30 @@ class Job:
     blob: str
     special_tokens: str
     special_texts: tuple[str, ...]
-    end_id: int
+    end_id: int | None
     dtype: str
     reading: ReadOptions
     shard_bytes: int
-    max_bad_rows: int
+    max_bad_rows: Budget
+    begin_id: int | None = None
+    rules: DocumentRules = field(default_factory=DocumentRules)
     audit: float = 0.0
+
+    @property
+    def form(self) -> Form:
+        """Of the shards."""
+        dtype = np.dtype(self.dtype)
+        return Form(self.plan, dtype, self.shard_bytes, self.begin_id, self.end_id)
+
+    def rules_for(self, unit: Unit) -> UnitRules:
+        """The rules at work on one unit."""
+        return UnitRules(
+            self.rules,
+            unit.number,
+            text_column=self.reading.text_column,
+            framed=self.form.around > 0,
+            dtype=self.form.dtype,
+        )
 
 
 class TooManyBadRows(StokerError):
@@ -98,7 +122,11 @@ def start_unit(
         TooManyBadRows, StokerError: what reading and encoding meet; writing's come from the future.
     """
     store = open_store(job.output)
-    shards = Shards(store, job.plan, unit, np.dtype(job.dtype), job.shard_bytes, job.end_id, behind)
+    rules = job.rules_for(unit)
+    shards = {
+        split: Shards(store, unit, job.form, behind, split, count(place, len(rules.splits)))
+        for place, split in enumerate(rules.splits)
+    }
     engine = engine_for(job.blob, job.special_tokens, job.engine)
     specials = SpecialTexts(job.special_texts)
     bad: list[BadRow] = []
@@ -106,35 +134,41 @@ def start_unit(
     for batch in read_unit(unit, job.reading):
         rows += len(batch.documents) + len(batch.bad)
         bad.extend(batch.bad)
-        if len(bad) > job.max_bad_rows:
+        if unit_exceeds(job.max_bad_rows, len(bad), rows):
             raise TooManyBadRows(tuple(bad[:PLACES_SHOWN]))
-        offsets, ids = engine.encode(batch.documents)
+        texts, columns = rules.transform(batch)
+        encoded = engine.encode(texts)
         if draw is not None:
-            draw.take(batch.documents, (offsets, ids), batch.place)
-        shards.add(offsets, ids)
-        documents += len(batch.documents)
-        text_bytes += len(text_of(batch.documents))
-        with_specials += specials.count(batch.documents)
+            draw.take(texts, encoded, rules.places(batch))
+        texts, chosen = rules.select(texts, Rows(*encoded, columns))
+        for split, some in rules.place(texts, chosen):
+            shards[split].add(some)
+        documents += len(texts)
+        text_bytes += len(text_of(texts))
+        with_specials += specials.count(texts)
         report(batch.done)
-    shards.flush()
+    for split, some in rules.rest():
+        shards[split].add(some)
+    for one in shards.values():
+        one.flush()
 
     def finish() -> Receipt:
-        records = shards.records()
+        records = [record for one in shards.values() for record in one.records()]
         if bad:
             lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bad)
             store.write(f"quarantine/{job.plan}/{unit.number:08d}.jsonl", lines.encode())
         receipt = Receipt(
             unit=unit.number,
-            counts=Counts(
+            counts=rules.counts
+            + Counts(
                 rows=rows,
                 documents=documents,
-                dropped=0,
                 quarantined=len(bad),
                 special_documents=with_specials,
                 text_bytes=text_bytes,
-                tokens=shards.tokens,
+                tokens=sum(one.tokens for one in shards.values()),
             ),
-            shards=records,
+            shards=tuple(sorted(records, key=lambda record: record.part)),
         )
         write_receipt(store, job.plan, receipt)
         return receipt

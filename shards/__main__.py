@@ -20,6 +20,7 @@ from shards.verify import verify
 from shards.words import row_lines, rule_lines
 
 _SHOWN = 5
+_WIDEST = 200
 
 _GC = """\
 List what a dataset doesn't need: shards, receipts and rows set apart of plans that its manifest
@@ -159,6 +160,8 @@ def _sample(options: argparse.Namespace) -> None:
         place = number - int(starts[shard])
         ids = content.tokens[content.offsets[place] : content.offsets[place + 1]]
         print(f"--- {dataset.path(shard)} document {place}, {len(ids):,} tokens")
+        for name, column in zip(content.columns.schema.names, content.columns, strict=True):
+            print(f"    {printable(name)}: {printable(str(column[place].as_py()))[:_WIDEST]}")
         print(printable(decode(ids.tolist()), keep="\n\t")[: options.characters])
 
 

@@ -112,12 +112,14 @@ class ShardContent:
         offsets: int64 [documents + 1], tokens before each document.
         tokens: [tokens], uint16 or uint32.
         loss_mask: uint8 [tokens], or None.
+        columns: [documents] rows of further columns, perhaps of none.
     """
 
     layout: Layout
     offsets: Offsets
     tokens: Tokens
     loss_mask: npt.NDArray[np.uint8] | None
+    columns: pa.RecordBatch
 
 
 def parse_shard(data: pa.Buffer) -> ShardContent:
@@ -142,7 +144,9 @@ def parse_shard(data: pa.Buffer) -> ShardContent:
         mask_offsets, mask, _, mask_at = _list_runs(batch, LOSS_MASK, data)
         if mask.dtype != np.uint8 or not np.array_equal(mask_offsets, offsets):
             raise DatasetError(f"{LOSS_MASK} is not uint8 aligned with {TOKENS}")
-    return ShardContent(Layout(tokens_at, documents_at, mask_at), offsets, tokens, mask)
+    others = [name for name in batch.schema.names if name not in (TOKENS, LOSS_MASK)]
+    layout = Layout(tokens_at, documents_at, mask_at)
+    return ShardContent(layout, offsets, tokens, mask, batch.select(others))
 
 
 def _list_runs(batch: pa.RecordBatch, name: str, data: pa.Buffer) -> tuple[Offsets, Any, int, int]:

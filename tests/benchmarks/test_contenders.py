@@ -17,6 +17,7 @@ SEQ_LEN, ROWS = 128, 4
 def inline(made, workers: int) -> InlineTokenization:
     tokenizer = load_tokenizer(made.tokenizer)
     units = find_units(made.files, workers)
+    assert tokenizer.end_id is not None
     return InlineTokenization(units, tokenizer.blob, tokenizer.end_id, SEQ_LEN, ROWS, workers)
 
 

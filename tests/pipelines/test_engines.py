@@ -25,7 +25,7 @@ from pipelines.choose import (
     first_difference,
 )
 from pipelines.differing import BORDERS, cut_out, find_differing, safe_border
-from pipelines.encode import ReferenceEngine, append_end_token, batches
+from pipelines.encode import ReferenceEngine, batches
 from pipelines.fast import FastEngine
 from pipelines.tokenizer import Tokenizer
 from tests.pipelines.shapes import FAMILIES, Shape
@@ -217,20 +217,6 @@ def test_batches_are_the_documents_in_order(texts: list[str], size: int) -> None
     cut = list(batches(documents(*texts), size))
     assert [text for batch in cut for text in batch.to_pylist()] == texts
     assert all(len(batch) == 1 or len("".join(batch.to_pylist()).encode()) <= size for batch in cut)
-
-
-@given(
-    lengths=st.lists(st.integers(min_value=0, max_value=5), max_size=20),
-    dtype=st.sampled_from([np.uint16, np.uint32]),
-)
-def test_every_document_is_followed_by_the_end_token(lengths: list[int], dtype: str) -> None:
-    offsets = np.cumsum([0, *lengths]).astype(np.int64)
-    ids = np.arange(offsets[-1], dtype=np.uint32)
-    tokens = np.zeros(len(ids) + len(lengths), dtype)
-    ended = append_end_token(offsets, ids, 60_000, tokens)
-    for i in range(len(lengths)):
-        own = ids[offsets[i] : offsets[i + 1]].tolist()
-        assert tokens[ended[i] : ended[i + 1]].tolist() == [*own, 60_000]
 
 
 def test_a_sample_takes_the_beginning_of_a_document_that_is_too_long() -> None:

@@ -281,7 +281,7 @@ def test_an_s3_object_that_changes_after_the_plan_is_an_error(
         s3.client().put_object(Bucket="pipelines-change", Key="a.jsonl", Body=b'{"text": "y"}\n')
         return found
 
-    monkeypatch.setattr(job, "find_inputs", then_change)
+    monkeypatch.setattr("pipelines.prepare.find_inputs", then_change)
     with pytest.raises(StokerError, match=r"a\.jsonl changed since the plan"):
         tokenize(f"{bucket}/a.jsonl")
 

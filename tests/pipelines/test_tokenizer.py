@@ -43,6 +43,25 @@ def test_a_bare_tokenizer_json_needs_an_end_token(folder: Path) -> None:
         load_tokenizer(path)
 
 
+def test_a_begin_token_is_the_tokenizers_own_or_chosen_and_only_where_it_is_asked_for(
+    folder: Path,
+) -> None:
+    end, pad = HAND["added_tokens"][0]["id"], HAND["added_tokens"][1]["id"]
+    assert load_tokenizer(str(folder)).begin_id is None
+    with pytest.raises(StokerError, match=r"no beginning-of-sequence token.*--begin-token"):
+        load_tokenizer(str(folder), prepend_bos=True)
+    chosen = load_tokenizer(str(folder), begin_token="<|pad|>", prepend_bos=True)
+    assert (chosen.begin_id, chosen.begin_text, chosen.end_id) == (pad, "<|pad|>", end)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": "<|pad|>"}))
+    assert load_tokenizer(str(folder), prepend_bos=True).begin_id == pad
+
+
+def test_without_an_end_token_none_has_to_be_named(folder: Path) -> None:
+    bare = load_tokenizer(str(folder / "tokenizer.json"), append_eos=False)
+    assert (bare.end_id, bare.end_text) == (None, None)
+
+
 def test_truncation_and_padding_left_in_the_file_are_switched_off(tmp_path: Path) -> None:
     """Else long documents would lose their ends."""
     cut = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -40,7 +41,11 @@ def dataset(tmp_path):
         update={"fingerprint": hashlib.sha256(blob.encode()).hexdigest(), "name": "evil\x1b[2J"}
     )
     store = open_store(str(tmp_path / "d"))
-    built = build_shard(np.array([0, 2, 4], np.int64), np.array([1, 0, 2, 0], np.uint16))
+    built = build_shard(
+        np.array([0, 2, 4], np.int64),
+        np.array([1, 0, 2, 0], np.uint16),
+        columns={"url": pa.array(["a://b", "\x1b[2Jc"]), "year": pa.array([2001, None])},
+    )
     record = ShardRecord.of(PLAN, 0, 0, built)
     store.write(record.path, built.data)
     receipt = Receipt(0, Counts(rows=2, documents=2, tokens=4), (record,))
@@ -67,6 +72,8 @@ def test_sample_decodes_and_strips_control_characters(dataset, repository):
     assert answer.returncode == 0, answer.stderr
     assert "hello <end>" in answer.stdout
     assert "[31mred" in answer.stdout
+    for words in ("url: a://b", "year: 2001", "url: [2Jc", "year: None"):
+        assert f"    {words}\n" in answer.stdout
     assert "\x1b" not in answer.stdout
     assert "\u202e" not in answer.stdout
 

@@ -1,0 +1,32 @@
+"""A few documents of a job's own, from units over the whole plan."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipelines.choose import cut_sample
+from pipelines.plan import Plan, Unit
+from pipelines.read import read_slice
+
+_SAMPLED_CHARACTERS = 1 << 20
+_SAMPLED_UNITS = 8
+
+
+def chosen_units(plan: Plan) -> tuple[Unit, ...]:
+    """Some units, the first one and others at equal distances."""
+    return plan.units[:: max(1, len(plan.units) // _SAMPLED_UNITS)][:_SAMPLED_UNITS]
+
+
+def sample_documents(plan: Plan) -> pa.LargeStringArray:
+    """The first documents of those units, about a million characters in all."""
+    units = chosen_units(plan)
+    budget = _SAMPLED_CHARACTERS // max(1, len(units))
+    samples = []
+    for unit in units:
+        texts = (
+            text.as_py()
+            for batch in read_slice(unit.slices[0], plan.reading)
+            for text in batch.documents
+        )
+        samples.append(cut_sample(texts, budget))
+    return pa.concat_arrays(samples) if samples else pa.array([], pa.large_string())
