@@ -45,9 +45,7 @@ class UnitRules:
         dtype: np.dtype[np.uint16] | np.dtype[np.uint32],
     ) -> None:
         self._rules, self._text_column, self._framed = rules, text_column, framed
-        self._transform = None
-        if rules.transform is not None:
-            self._transform = Transform(rules.transform, rules.transform_sha256 or "")
+        self._transform = Transform.of(rules)
         self._shuffle = None
         if rules.shuffle_seed is not None:
             self._shuffle = Shuffle(rules.shuffle_seed, unit, dtype)

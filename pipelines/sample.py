@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
 from pipelines.choose import cut_sample
 from pipelines.plan import Plan, Unit
 from pipelines.read import read_slice
+from pipelines.transform import Transform, apply_transform
 
 _SAMPLED_CHARACTERS = 1 << 20
 _SAMPLED_UNITS = 8
@@ -18,15 +21,18 @@ def chosen_units(plan: Plan) -> tuple[Unit, ...]:
 
 
 def sample_documents(plan: Plan) -> pa.LargeStringArray:
-    """The first documents of those units, about a million characters in all."""
+    """The first documents of those units, transformed, about a million characters in all."""
     units = chosen_units(plan)
     budget = _SAMPLED_CHARACTERS // max(1, len(units))
-    samples = []
-    for unit in units:
-        texts = (
-            text.as_py()
-            for batch in read_slice(unit.slices[0], plan.reading)
-            for text in batch.documents
-        )
-        samples.append(cut_sample(texts, budget))
+    samples = [cut_sample(_texts(unit, plan), budget) for unit in units]
     return pa.concat_arrays(samples) if samples else pa.array([], pa.large_string())
+
+
+def _texts(unit: Unit, plan: Plan) -> Iterator[str]:
+    transform = Transform.of(plan.rules)
+    for batch in read_slice(unit.slices[0], plan.reading):
+        documents = batch.documents
+        if transform is not None:
+            column = plan.reading.text_column
+            documents, _ = apply_transform(transform, documents, batch.columns, column)
+        yield from (text.as_py() for text in documents)

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from pipelines.read import is_utf8
 from shards.errors import StokerError
+from shards.manifest import DocumentRules
 
 Function = Callable[[pa.Table], pa.Table]
 
@@ -42,6 +43,13 @@ class Transform:
     name: str
     sha256: str
 
+    @classmethod
+    def of(cls, rules: DocumentRules) -> Transform | None:
+        """The one that a job's rules name, if they do."""
+        if rules.transform is None or rules.transform_sha256 is None:
+            return None
+        return cls(rules.transform, rules.transform_sha256)
+
 
 def find_transform(name: str) -> Transform:
     """The transform that `name` means here, on the driver: imported once, to find mistakes early.
@@ -51,7 +59,7 @@ def find_transform(name: str) -> Transform:
     """
     if not _NAME.fullmatch(name):
         raise StokerError(f"--transform {name}: write it as module:function")
-    where = "put its folder on PYTHONPATH, or into the --working-dir of ray job submit"
+    where = "here: put its folder on PYTHONPATH, or into the --working-dir of ray job submit"
     module = _import(name, where)
     _function(name, module)
     return Transform(name, _digest(name, module))

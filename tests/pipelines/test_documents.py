@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipelines.prepare import prepare
 from pipelines.record import Record
 from pipelines.summary import Summary
 from pipelines.transform import find_transform
-from pipelines.write import run_unit
+from pipelines.write import TooManyBadRows, run_unit
 from shards.__main__ import main as shards_command
 from shards.dataset import open_dataset
 from shards.errors import StokerError
@@ -278,6 +279,48 @@ def test_what_changes_no_byte_is_not(corpus: Path, tokenizer: str, tmp_path: Pat
         for changes in ({}, {"max_bad_rows": 0.5, "overwrite": True, "dry_run": True})
     )
     assert plain == other
+
+
+def test_a_unit_that_is_mostly_bad_ends_a_job_whatever_its_share(
+    tokenizer: str, tmp_path: Path
+) -> None:
+    lines = '{"body": "a wrong --text-column"}\n' * 11_000
+    (tmp_path / "a.jsonl").write_text(lines + '{"text": "fine"}\n' * 100)
+    options = options_of(tmp_path / "a.jsonl", tokenizer, tmp_path / "out", max_bad_rows=0.1)
+    options = replace(options, unit_bytes=1 << 20)
+    plan, made = prepare(options)
+    job = make_job(Record(options, plan, made), Choice("tokenizers", ""))
+    with pytest.raises(TooManyBadRows) as caught:
+        run_unit(plan.units[0], job)
+    assert len(caught.value.rows) == 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({"limit": 5}, {}, r"just the first 5 documents \(--limit\)"),
+        ({}, {"keep_columns": ("year",)}, "columns it keeps are none, these would be year"),
+        ({"keep_columns": ("year",)}, {}, "columns it keeps are year, these would be none"),
+    ],
+)
+def test_what_would_not_fit_behind_a_dataset_is_not_appended(
+    before: dict[str, Any],
+    after: dict[str, Any],
+    words: str,
+    corpus: Path,
+    tokenizer: str,
+    tmp_path: Path,
+) -> None:
+    first = options_of(corpus / "a.parquet", tokenizer, tmp_path / "out", **before)
+    plan, made = prepare(first)
+    record = Record(first, plan, made)
+    choice = Choice("tokenizers", "")
+    for unit in plan.units:
+        record.add(run_unit(unit, make_job(record, choice)))
+    record.commit(choice)
+    more = options_of(corpus, tokenizer, tmp_path / "out", append=True, **after)
+    with pytest.raises(StokerError, match=f"can't be appended to: .*{words}"):
+        prepare(more)
 
 
 def written(options: Options, *, twice: bool) -> dict[str, bytes]:

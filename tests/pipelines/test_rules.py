@@ -316,7 +316,7 @@ def test_what_a_transform_may_not_do_names_it(
     [
         ("upper", "write it as module:function"),
         ("a b:upper", "write it as module:function"),
-        ("no_such_module:f", "there is no module 'no_such_module' to import"),
+        ("no_such_module:f", "there is no module 'no_such_module' to import here: put its folder"),
         ("no.such:f", "there is no module 'no' to import"),
         ("{module}:missing", "has no function 'missing'"),
         ("{module}:NOT_ONE", "has no function 'NOT_ONE'"),
