@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shards.errors import DatasetError, MissingObject
 from shards.format import FORMAT, FORMAT_VERSION, PLAN_ID
@@ -140,6 +140,13 @@ class Manifest(_Model):
             if not PLAN_ID.fullmatch(plan):
                 raise ValueError(f"{plan!r} is no plan id: 8 to 64 hex digits")
         return plans
+
+    @model_validator(mode="after")
+    def _rules_are_of_plans(self) -> Manifest:
+        strangers = sorted(set(self.rules) - set(self.plans))
+        if strangers:
+            raise ValueError(f"rules of {strangers[0]!r}, which is none of the plans")
+        return self
 
     @property
     def tokens(self) -> int:

@@ -65,6 +65,12 @@ def test_a_newer_format_is_refused_by_its_number(dataset):
         open_dataset(str(dataset))
 
 
+def test_rules_of_a_plan_that_is_none_are_refused(dataset):
+    edit(dataset, lambda content: content.update(rules={"\x1b[2J": {"limit": 1}}))
+    with pytest.raises(DatasetError, match="which is none of the plans"):
+        open_dataset(str(dataset))
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../index-0123456789abcdef.arrow", "index.arrow"])
 def test_a_manifest_cannot_name_a_file_outside_the_dataset(dataset, name):
     edit(dataset, lambda content: content["tables"]["index"].update(name=name))
