@@ -63,12 +63,14 @@ class ReadOptions:
     Attributes:
         columns: names and types of columns that come with each document; see `read.column_types`.
         separator: what ends a document of a text file where `text_split` is separator.
+        longest: bytes of text; a longer document is set apart. None: whatever can be read.
     """
 
     text_column: str = "text"
     text_split: str = "file"
     columns: pa.Schema | None = None
     separator: str = ""
+    longest: int | None = None
 
     @property
     def ending(self) -> bytes:

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.columns import split_type
 from pipelines.files import InputFile, open_input
-from pipelines.options import ReadOptions
+from pipelines.options import ReadOptions, show_size
 from pipelines.plan import Slice, Unit
 from shards.errors import StokerError
 
@@ -88,6 +89,11 @@ def first_documents(batches: Iterator[Batch], most: int | None) -> Iterator[Batc
 
 def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
     """The rows of one slice; see `read_unit`."""
+    for batch in _read_slice(piece, reading):
+        yield _without_longer(batch, piece.uri, reading.longest)
+
+
+def _read_slice(piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
     from pipelines import read_arrow, read_jsonl, read_lines, read_parquet
 
     if reading.columns and piece.format == "text":
@@ -199,6 +205,38 @@ def _place_of(
     uri: str, place: Callable[[int], str], rows: Sequence[int] | None, number: int
 ) -> str:
     return f"{uri} {place(number if rows is None else rows[number])}"
+
+
+def _without_longer(batch: Batch, uri: str, longest: int | None) -> Batch:
+    """The batch with the documents of more than `longest` bytes set apart; None: all may stay."""
+    if longest is None or batch.documents.nbytes <= longest:
+        return batch
+    lengths = pc.binary_length(batch.documents).to_pylist()
+    keep = [length <= longest for length in lengths]
+    bad = [
+        BadRow(
+            uri,
+            batch.place(number).removeprefix(f"{uri} "),
+            f"{show_size(lengths[number])} of text, more than the {show_size(longest)} that the "
+            "engine `tokenizers` is given: it takes 110 bytes of memory for each",
+            sample(batch.documents[number].as_buffer().to_pybytes()),
+        )
+        for number, kept in enumerate(keep)
+        if not kept
+    ]
+    rows = [number for number, kept in enumerate(keep) if kept]
+    mask = pa.array(keep, pa.bool_())
+    return replace(
+        batch,
+        documents=batch.documents.filter(mask),
+        bad=(*batch.bad, *bad),
+        place=partial(_nth, batch.place, rows),
+        columns=batch.columns.filter(mask) if batch.columns is not None else None,
+    )
+
+
+def _nth(place: Callable[[int], str], rows: Sequence[int], number: int) -> str:
+    return place(rows[number])
 
 
 def is_utf8(values: pa.LargeStringArray) -> bool:
