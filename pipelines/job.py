@@ -6,11 +6,12 @@ import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from pipelines.append import Held
 from pipelines.audit import check
-from pipelines.choose import Choice, choose_engine, reference_for
+from pipelines.choose import LONGEST, Choice, choose_engine, reference_for
 from pipelines.connect import cores, ray_cluster
 from pipelines.interrupt import Interrupted, interruptible
 from pipelines.options import Options
@@ -103,7 +104,7 @@ def make_job(record: Record, choice: Choice) -> Job:
         begin_id=tokenizer.begin_id,
         end_id=tokenizer.end_id,
         dtype=token_dtype(tokenizer.largest_id).name,
-        reading=record.plan.reading,
+        reading=replace(record.plan.reading, longest=LONGEST.get(choice.engine)),
         rules=record.plan.rules,
         shard_bytes=options.shard_bytes,
         max_bad_rows=options.max_bad_rows,
@@ -130,7 +131,8 @@ def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch
                     lease.check()
                     watch.audited += _audit(record, outcome)
                     _take(record, outcome)
-                    watch.add(outcome, sizes[outcome.unit])
+                    if outcome.receipt is not None:
+                        watch.add(outcome, sizes[outcome.unit])
             watch.tasks_end(cores(), progress.retries())
     return cluster
 
@@ -150,7 +152,7 @@ def _take(record: Record, outcome: Outcome) -> None:
     if outcome.receipt is not None:
         record.add(outcome.receipt)
     elif outcome.bad_rows:
-        record.check_budget(outcome.bad_rows)
+        record.stop(outcome.unit, outcome.bad_rows)
     else:
         if os.environ.get("STOKER_DEBUG") == "1":
             print(outcome.trace, file=sys.stderr)

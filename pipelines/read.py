@@ -45,6 +45,7 @@ class Batch:
 
     Attributes:
         documents: large_string, no nulls, valid UTF-8.
+        rows: that were read, counted apart from what became of them.
         done: input bytes of the slice read by now; for progress.
         place: of the document with this number: its uri and where in it, as `BadRow` says it.
         columns: `ReadOptions.columns` of the documents, row by row; None unless there are any.
@@ -52,6 +53,7 @@ class Batch:
 
     documents: pa.LargeStringArray
     bad: tuple[BadRow, ...]
+    rows: int
     done: int
     place: Callable[[int], str]
     columns: pa.RecordBatch | None = None
@@ -81,7 +83,9 @@ def first_documents(batches: Iterator[Batch], most: int | None) -> Iterator[Batc
     for batch in batches:
         if most <= len(batch.documents):
             columns = None if batch.columns is None else batch.columns.slice(0, most)
-            yield replace(batch, documents=batch.documents.slice(0, most), columns=columns)
+            rows = batch.rows - (len(batch.documents) - most)
+            documents = batch.documents.slice(0, most)
+            yield replace(batch, documents=documents, rows=rows, columns=columns)
             return
         most -= len(batch.documents)
         yield batch
@@ -181,7 +185,7 @@ def make_batch(
     beside = columns.columns if columns is not None else []
     texts = [column for column in beside if column.type == pa.large_string()]
     if not raw.null_count and all(map(is_utf8, [raw, *texts])):
-        return Batch(raw, (), done, partial(_place_of, uri, place, None), columns)
+        return Batch(raw, (), len(values), done, partial(_place_of, uri, place, None), columns)
     bad: list[BadRow] = []
     keep: list[bool] = []
     others = [column.view(pa.large_binary()) for column in texts]
@@ -198,7 +202,7 @@ def make_batch(
     mask = pa.array(keep, pa.bool_())
     where = partial(_place_of, uri, place, rows)
     columns = columns.filter(mask) if columns is not None else None
-    return Batch(raw.filter(mask), tuple(bad), done, where, columns)
+    return Batch(raw.filter(mask), tuple(bad), len(values), done, where, columns)
 
 
 def _place_of(

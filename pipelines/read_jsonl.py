@@ -37,7 +37,7 @@ def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]
             yield lines.read(content, offset, done)
             continue
         place = partial(_place_in_block, file.uri, piece, offset, whole.starts)
-        yield Batch(whole.documents, (), done, place, whole.columns)
+        yield Batch(whole.documents, (), len(whole.starts), done, place, whole.columns)
 
 
 class _Lines:
@@ -55,13 +55,16 @@ class _Lines:
         beside: list[list[Any]] = [[] for _ in self._converters]
         starts: list[int] = []
         bad: list[BadRow] = []
-        for line in block.split(b"\n"):
+        lines, blank = block.split(b"\n"), 0
+        for line in lines:
             try:
                 row = orjson.loads(line)
                 text = _text_of(row, self._field, self._keys)
                 values = [_convert(row, *converter) for converter in self._converters]
             except ValueError as error:
-                if line.strip():
+                if not line.strip():
+                    blank += 1
+                else:
                     at = place_of(self._piece, offset)
                     bad.append(BadRow(self._uri, at, _reason(error), sample(line)))
             else:
@@ -72,7 +75,8 @@ class _Lines:
             offset += len(line) + 1
         documents = pa.array(texts, pa.large_string())
         place = partial(_place_of, self._uri, self._piece, starts)
-        return Batch(documents, tuple(bad), done, place, _columns(beside, self._columns))
+        columns = _columns(beside, self._columns)
+        return Batch(documents, tuple(bad), len(lines) - blank, done, place, columns)
 
 
 def column_types(file: InputFile, piece: Slice, names: Sequence[str]) -> dict[str, pa.DataType]:

@@ -32,11 +32,14 @@ def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]
         done = 0
         for group in groups:
             first = group.first
+            before = done
             for batch in _read_group(file, parquet, names, group):
                 done += batch.num_rows
                 part = piece.bytes * done // max(rows, 1)
                 yield rows_of(batch, file.uri, partial(_row_place, first), reading, part)
                 first += batch.num_rows
+            if done - before != group.rows:
+                raise pa.ArrowInvalid(f"row group {group.number} lacks rows of its {group.rows}")
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.uri, error) from error
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 from pipelines.append import Held
 from pipelines.budget import job_exceeds, show_budget
@@ -54,6 +52,9 @@ class Record:
         self.held = held if held is not None else Held.at(options.output)
         self.ledger = Ledger(self.store, plan.id)
         self.skipped = 0
+        # Units that ended for bad rows, with the first of them; whether others are waited for.
+        self._stopped: dict[int, tuple[str, ...]] = {}
+        self._settling = False
 
     def is_finished(self) -> bool:
         """Whether the output is this job's dataset already, no shard of it missing.
@@ -128,21 +129,31 @@ class Record:
             StokerError: more malformed rows than the job may set apart.
         """
         self.ledger.add(receipt)
-        if receipt.counts.quarantined:
+        if receipt.counts.quarantined or self._settling:
             self.check_budget()
 
-    def check_budget(self, more: tuple[str, ...] = (), *, finished: bool = False) -> None:
+    def stop(self, unit: int, places: tuple[str, ...]) -> None:
+        """Takes the first bad rows of a unit that ended for having too many; see `check_budget`."""
+        self._stopped[unit] = places
+        self.check_budget()
+
+    def check_budget(self, *, finished: bool = False) -> None:
         """Raises StokerError with the first places if there are too many bad rows.
 
+        They are the first in the order of the input, whichever units ended first: once there are
+        too many, all units before the one with the last of them are waited for.
+
         Args:
-            more: places in a unit that ended for having too many by itself.
-            finished: whether every unit is done; a share is judged then.
+            finished: whether no unit is to come; a share is judged then.
         """
         counts, budget = self.ledger.counts, self.options.max_bad_rows
         too_many = job_exceeds(budget, counts.quarantined, counts.rows, finished=finished)
-        if not more and not too_many:
+        if not self._stopped and not too_many:
             return
-        places = [*islice(self._bad_places(), PLACES_SHOWN), *more][:PLACES_SHOWN]
+        places, last = self._first_bad()
+        self._settling = not finished and self._lacks_unit_before(last)
+        if self._settling:
+            return
         found = f": {counts.quarantined:,} of {counts.rows:,}" if finished else ""
         raise StokerError(
             f"more malformed rows than --max-bad-rows {show_budget(budget)} allows{found}:"
@@ -175,11 +186,28 @@ class Record:
         except (ValueError, KeyError, TypeError) as error:
             raise StokerError(f"{self.store.uri}/{PLAN_KEY} is damaged: {error}") from error
 
-    def _bad_places(self) -> Iterator[str]:
-        for unit in sorted(self.ledger.quarantined):
-            lines = self.store.read(f"quarantine/{self.plan.id}/{unit:08d}.jsonl").splitlines()
-            for row in map(json.loads, lines):
-                yield f"{row['uri']} {row['place']}: {row['reason']}"
+    def _first_bad(self) -> tuple[list[str], int]:
+        """The first bad rows in the order of the input, and the unit with which they are too many.
+
+        Of a share, which is judged at the end, that is the last unit with bad rows.
+        """
+        budget, places, found, unit = self.options.max_bad_rows, list[str](), 0, 0
+        for unit in sorted({*self.ledger.quarantined, *self._stopped}):
+            rows = self._stopped.get(unit) or self._bad_rows(unit)
+            places.extend(rows[: PLACES_SHOWN - len(places)])
+            found += len(rows)
+            if unit in self._stopped or (isinstance(budget, int) and found > budget):
+                break
+        return places, unit
+
+    def _lacks_unit_before(self, last: int) -> bool:
+        numbers = (unit.number for unit in self.plan.units)
+        return any(number < last and number not in self.ledger.units for number in numbers)
+
+    def _bad_rows(self, unit: int) -> tuple[str, ...]:
+        lines = self.store.read(f"quarantine/{self.plan.id}/{unit:08d}.jsonl").splitlines()
+        rows = map(json.loads, lines)
+        return tuple(f"{row['uri']} {row['place']}: {row['reason']}" for row in rows)
 
 
 def _token(id: int | None, text: str | None) -> EndToken | None:

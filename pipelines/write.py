@@ -132,7 +132,7 @@ def start_unit(
     bad: list[BadRow] = []
     rows = documents = with_specials = text_bytes = 0
     for batch in read_unit(unit, job.reading):
-        rows += len(batch.documents) + len(batch.bad)
+        rows += batch.rows
         bad.extend(batch.bad)
         if unit_exceeds(job.max_bad_rows, len(bad), rows):
             raise TooManyBadRows(tuple(bad[:PLACES_SHOWN]))

@@ -347,7 +347,7 @@ def test_a_worker_with_another_source_than_the_driver_refuses(module: str) -> No
 def test_rows_in_and_out_of_a_transform_are_counted(module: str) -> None:
     found = find_transform(f"{module}:twice")
     rules = unit_rules(DocumentRules(transform=found.name, transform_sha256=found.sha256))
-    batch = Batch(texts_of("ab", "cde"), (), 0, str)
+    batch = Batch(texts_of("ab", "cde"), (), 2, 0, str)
     documents, columns = rules.transform(batch)
     assert (len(documents), columns) == (4, None)
     assert rules.counts == Counts(transform_in=2, transform_out=4)
