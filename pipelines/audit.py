@@ -20,6 +20,10 @@ from shards.errors import StokerError
 # A longer document is passed over: its part would prove nothing, and the whole would cost seconds.
 LARGEST_AUDITED = 1 << 20
 _AROUND = 4
+_OF_A_JOB = (
+    "Nothing was committed, and what this run wrote can't be trusted: choose --engine tokenizers "
+    "(it is another plan: another --output, or --overwrite), and please report the document"
+)
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,12 @@ class Draw:
         return int(self._random.geometric(self._share))
 
 
-def check(drawn: Sequence[Drawn], reference: Callable[[], Engine]) -> int:
+def check(drawn: Sequence[Drawn], reference: Callable[[], Engine], advice: str = _OF_A_JOB) -> int:
     """Encodes what was drawn once more; the number of documents.
 
     Args:
         reference: the engine to compare with; asked for when there is something to compare.
+        advice: what to do about a difference.
 
     Raises:
         StokerError: some ids are not equal; it names the first document's place.
@@ -91,7 +96,7 @@ def check(drawn: Sequence[Drawn], reference: Callable[[], Engine]) -> int:
     for number, document in enumerate(drawn):
         expected = ids[offsets[number] : offsets[number + 1]]
         if not np.array_equal(document.ids, expected):
-            raise StokerError(_in_words(document, expected))
+            raise StokerError(f"{_in_words(document, expected)}. {advice}")
     return len(drawn)
 
 
@@ -102,9 +107,7 @@ def _in_words(document: Drawn, expected: npt.NDArray[np.uint32]) -> str:
     around = slice(max(0, first - _AROUND), first + _AROUND + 1)
     return (
         f"{document.place}: gigatoken's ids differ from tokenizers' from token {first} on: "
-        f"{_shown(document.ids, around)}, but should be {_shown(expected, around)}. Nothing was "
-        "committed, and what this run wrote can't be trusted: choose --engine tokenizers (it is "
-        "another plan: another --output, or --overwrite), and please report the document"
+        f"{_shown(document.ids, around)}, but should be {_shown(expected, around)}"
     )
 
 

@@ -75,8 +75,9 @@ def choose_engine(
     if reason is None:
         return Choice(
             "gigatoken",
-            f"equal to tokenizers on {len(documents)} documents of this job and on "
-            f"{len(strings)} adversarial strings",
+            "equal to tokenizers on "
+            + (f"{len(documents)} documents of this job and on " if len(documents) else "")
+            + f"{len(strings)} adversarial strings",
         )
     if wanted == "gigatoken":
         raise StokerError(f"gigatoken can't be used with {tokenizer.name}: {reason}")

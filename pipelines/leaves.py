@@ -39,7 +39,7 @@ def check_leaves(leaves: Mapping[str, pa.DataType], uri: str, reading: ReadOptio
     column = reading.text_column
     if column not in leaves:
         raise _missing(leaves, uri, column, "--text-column")
-    if not _is_text(leaves[column]):
+    if not is_text(leaves[column]):
         raise StokerError(
             f"{uri}: column {column!r} is {leaves[column]}, not text. Choose with --text-column"
         )
@@ -98,7 +98,8 @@ def leaf_types(schema: pa.Schema) -> dict[str, Any]:
     return found
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Strings or bytes, whatever holds them."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     tests = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")

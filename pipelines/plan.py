@@ -22,7 +22,7 @@ _UNITS_AIMED_AT = 64
 _NO_RULES = DocumentRules()
 
 # Libraries whose version can change a shard's bytes.
-_LIBRARIES = ("gigatoken", "pyarrow", "tokenizers")
+LIBRARIES = ("gigatoken", "pyarrow", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def make_plan(
         "shard_bytes": options.shard_bytes,
         "format_version": format_version,
     }
-    libraries = {name: version(name) for name in _LIBRARIES}
+    libraries = {name: version(name) for name in LIBRARIES}
     digest = hashlib.sha256(_canonical({"settings": settings, "libraries": libraries}))
     for item in inputs:
         digest.update(_canonical(asdict(item)))

@@ -38,7 +38,7 @@ def prepare(options: Options, held: Held | None = None) -> tuple[Plan, Tokenizer
     )
     if options.append:
         held = held or Held.at(options.output)
-        held.check_fits(tokenizer_info(tokenizer, options))
+        held.check_fits(tokenizer_info(tokenizer, options.special_tokens))
         inputs = held.new(inputs)
     reading = options.reading
     if options.keep_columns and inputs:

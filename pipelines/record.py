@@ -21,7 +21,7 @@ from shards.receipt import Receipt
 from shards.store import open_store
 
 
-def tokenizer_info(tokenizer: Tokenizer, options: Options) -> TokenizerInfo:
+def tokenizer_info(tokenizer: Tokenizer, special_tokens: str) -> TokenizerInfo:
     """What the manifest says of the tokenizer and how it is used."""
     return TokenizerInfo(
         name=tokenizer.name,
@@ -30,7 +30,7 @@ def tokenizer_info(tokenizer: Tokenizer, options: Options) -> TokenizerInfo:
         end_token=_token(tokenizer.end_id, tokenizer.end_text),
         begin_token=_token(tokenizer.begin_id, tokenizer.begin_text),
         added_tokens={str(token["id"]): token["content"] for token in tokenizer.added_tokens},
-        special_tokens=options.special_tokens,  # type: ignore[arg-type]
+        special_tokens=special_tokens,  # type: ignore[arg-type]
     )
 
 
@@ -99,7 +99,7 @@ class Record:
     def _appendable(self) -> str:
         """What --append would do, if it would do anything."""
         try:
-            self.held.check_fits(tokenizer_info(self.tokenizer, self.options))
+            self.held.check_fits(tokenizer_info(self.tokenizer, self.options.special_tokens))
             new = self.held.new(self.plan.inputs) if self.held.manifest is not None else []
         except StokerError:
             return ""
@@ -166,7 +166,7 @@ class Record:
         self.choice = choice
         description = Description(
             dtype=token_dtype(self.tokenizer.largest_id).name,  # type: ignore[arg-type]
-            tokenizer=tokenizer_info(self.tokenizer, self.options),
+            tokenizer=tokenizer_info(self.tokenizer, self.options.special_tokens),
             tokenizer_json=self.tokenizer.blob,
             engine=choice.engine,
             engine_reason=choice.reason,
