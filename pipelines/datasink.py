@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -31,7 +31,7 @@ from pipelines.record import tokenizer_info
 from pipelines.rows import Rows
 from pipelines.special_texts import SpecialTexts, text_of
 from shards.commit import Description, commit
-from shards.errors import StokerError
+from shards.errors import StokerError, StoreError
 from shards.format import token_dtype
 from shards.hold import HeldLease, hold_lease
 from shards.manifest import PLAN_KEY, Manifest, read_manifest
@@ -172,4 +172,8 @@ class TokenDatasink(Datasink[Receipt]):
 
     def on_write_failed(self, error: Exception) -> None:
         """On the driver: no manifest is written; `python -m shards gc` removes the shards."""
+        if self._lease is not None:
+            # Nobody can go on with this plan; a dataset may be written here another time.
+            with suppress(StoreError):
+                open_store(self._uri).delete(PLAN_KEY)
         self._held.close()

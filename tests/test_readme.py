@@ -77,6 +77,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_one_after_the_other(repository, workplace, home):
     variables = environment(home, PYTHONPATH=str(repository))
     ran = []

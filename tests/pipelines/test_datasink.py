@@ -17,6 +17,7 @@ import pytest
 from pipelines.datasink import TokenDatasink
 from pipelines.encode import ReferenceEngine
 from shards.dataset import open_dataset
+from shards.gc import collect_garbage
 from shards.store import open_store
 from shards.verify import verify
 from tests.pipelines.texts import documents
@@ -110,6 +111,9 @@ def test_a_row_without_text_fails_the_write_and_leaves_no_dataset(
     with pytest.raises(Exception, match="null instead of text"):
         rows([*TEXTS, None]).write_datasink(sink())
     assert not (tmp_path / "out" / "manifest.json").exists()
+    left = collect_garbage(str(tmp_path / "out"), delete=True)
+    assert left.files["shards"] > 0
+    assert not left.kept_files
     rows(list(TEXTS)).write_datasink(sink())
     assert documents_in(tmp_path / "out") == expected(TEXTS)
 
