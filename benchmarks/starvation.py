@@ -133,8 +133,8 @@ def make_contenders(
     if not options.text:
         return contenders, {INLINE: "it needs the text the data was made of: --text"}
     made_with = dataset.manifest.tokenizer
-    if made_with.end_token is None:
-        return contenders, {INLINE: "the data was made without end tokens, which it would write"}
+    if made_with.end_token is None or made_with.begin_token is not None:
+        return contenders, {INLINE: "it writes end tokens alone, the data was made otherwise"}
     reading = ReadOptions(options.text_column, options.text_split)
     inline = InlineTokenization(
         find_units(options.text, options.inline_workers, reading),
