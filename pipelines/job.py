@@ -67,7 +67,7 @@ def run(options: Options, *, show_progress: bool = False) -> Summary:
                 # Seconds of work here, while Ray's start is seconds of waiting for others.
                 choice = pool.submit(_choose, record)
                 cluster = _run_missing(record, choice, lease, watch)
-                lease.check()
+                lease.confirm()
                 record.commit(choice.result())
             return _summary(record, watch, cluster)
 

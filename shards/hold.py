@@ -14,6 +14,7 @@ from shards.store import Store
 
 # Two drivers that started at once part here, before Ray has started.
 _FIRST_BEATS_S = (0.5, 1.0, 2.0)
+_AGAIN_S = 1.0
 
 
 class HeldLease:
@@ -38,6 +39,17 @@ class HeldLease:
         if self._lost is not None:
             raise self._lost
 
+    def confirm(self) -> None:
+        """As `check`, asking the store: before what can't be taken back."""
+        self.check()
+        if not self._is_mine(read_lease(self._store)):
+            # As in `_beat`, once more.
+            self._stop.wait(_AGAIN_S)
+            found = read_lease(self._store)
+            if not self._is_mine(found):
+                self._lost = self._loss(found)
+                raise self._lost
+
     def stop(self) -> None:
         """Gives it back; where the store doesn't answer it is left to go stale."""
         self._stop.set()
@@ -52,7 +64,9 @@ class HeldLease:
     def _beat(self) -> None:
         waits = iter(_FIRST_BEATS_S)
         strange = 0
-        while not self._stop.wait(1.0 if strange else min(next(waits, 1e9), stale_after() / 3)):
+        while not self._stop.wait(
+            _AGAIN_S if strange else min(next(waits, 1e9), stale_after() / 3)
+        ):
             try:
                 found = read_lease(self._store)
                 # Twice in a row: a store that isn't S3 may show a half-written object for a moment.
@@ -72,15 +86,20 @@ class HeldLease:
         return found is not None and found.id == self._lease.id
 
     def _lose(self, found: Lease | None) -> None:
+        self._lost = self._loss(found)
+        # The main thread may be waiting for a task for minutes. Where nobody has said what SIGTERM
+        # means it would end the process without a word.
+        handled = callable(signal.getsignal(signal.SIGTERM))
+        if handled and self._main is not None and not self._stop.is_set():
+            signal.pthread_kill(self._main, signal.SIGTERM)
+
+    def _loss(self, found: Lease | None) -> StokerError:
         whose = f"was taken over by another job ({found})" if found else "is gone"
-        self._lost = StokerError(
+        return StokerError(
             f"{self._store.uri}: the lease of this job {whose}, perhaps because this one was "
             "suspended or could not write; so this one ends. Finished units stay: once no other "
             "job writes there, the same command continues from them"
         )
-        if self._main is not None and not self._stop.is_set():
-            # The main thread may be waiting for a task for minutes.
-            signal.pthread_kill(self._main, signal.SIGTERM)
 
 
 @contextmanager

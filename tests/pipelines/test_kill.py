@@ -105,3 +105,26 @@ def test_of_two_drivers_started_at_once_one_works_and_one_says_so_and_ends(
         assert "Traceback" not in err
         ended_well(left)
     slow_job.assert_whole(out)
+
+
+def test_a_suspended_driver_finds_its_lease_taken_and_ends_while_the_other_finishes(
+    slow_job: SlowJob, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    quick = {"STOKER_LEASE_STALE_S": "4"}
+    with process(slow_job.command(out), environment(home, **quick)) as suspended:
+        wait_until(lambda: receipts(out) >= 3, 120, "the third receipt")
+        suspended.send_signal(signal.SIGSTOP)
+        assert not (out / "manifest.json").exists(), "it was not suspended half-way"
+        with temporary_home() as other_home:
+            said = slow_job.run_to_end(out, other_home, **quick)
+        assert f"taking over from pid {suspended.pid} on " in said
+        assert "nothing was heard of it for 4 s" in said
+        slow_job.assert_whole(out)
+        suspended.send_signal(signal.SIGCONT)
+        _, err = suspended.communicate(timeout=60)
+        assert suspended.returncode == 1
+        [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert "the lease of this job is gone" in line
+        assert "Traceback" not in err
+    slow_job.assert_whole(out)
