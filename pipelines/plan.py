@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from itertools import groupby, pairwise
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TypeAlias
 
 from pipelines.inputs import Input
@@ -139,8 +139,10 @@ def make_plan(
     }
     libraries = {name: version(name) for name in LIBRARIES}
     digest = hashlib.sha256(_canonical({"settings": settings, "libraries": libraries}))
+    names = [field.name for field in fields(Input)]
+    values = attrgetter(*names)
     for item in inputs:
-        digest.update(_canonical(asdict(item)))
+        digest.update(_canonical(dict(zip(names, values(item), strict=True))))
     return Plan(
         id=digest.hexdigest()[:16],
         inputs=tuple(inputs),
