@@ -45,6 +45,7 @@ AIM_S, AIM_BYTES = 120.0, 4 << 30
 DONE_BEFORE = 0.99
 
 _INPUT_BYTES = 256 << 20  # the largest unit, so that each file is one
+_HEAD = 64
 _IN_A_FOLDER = 1_000
 # Units finish a little out of order, as on some thousand cores.
 _OUT_OF_ORDER = 4_096
@@ -182,7 +183,7 @@ def make_shards(size: Size) -> None:
     """A sparse file for the shard of each unit that is done."""
     plan = _plan_id(size)
     names = (Path(size.output, shard_path(plan, n, 0)) for n in range(size.done))
-    _sparse(names, size.cells * CELL_BYTES)
+    _sparse(names, _shard_bytes(size.cells))
 
 
 def make_receipts(size: Size) -> None:
@@ -220,15 +221,20 @@ def _shard(plan: str, unit: int, cells: Cells) -> ShardRecord:
         part=0,
         split="train",
         source="default",
-        bytes=size,
+        bytes=_shard_bytes(len(cells.tokens_xxh3)),
         tokens=size // 4,
         documents=1,
-        tokens_at=0,
-        documents_at=0,
+        tokens_at=_HEAD,
+        documents_at=_HEAD + size,
         loss_mask_at=0,
         xxh3=unit,
         cells=cells,
     )
+
+
+def _shard_bytes(cells: int) -> int:
+    """Head, tokens, and the offsets of one document."""
+    return _HEAD + cells * CELL_BYTES + 16
 
 
 def _sparse(paths: Iterable[Path], size: int) -> None:
