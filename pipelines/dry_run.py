@@ -7,16 +7,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pyarrow.compute as pc
 
 from pipelines.append import Held
 from pipelines.choose import Choice, choose_engine, engine_for
+from pipelines.files import open_input
 from pipelines.options import Options, show_size
 from pipelines.plan import Plan, is_divisible
 from pipelines.prepare import prepare
 from pipelines.read import read_slice
+from pipelines.read_parquet import largest_group
 from pipelines.record import Record
 from pipelines.rows import Rows
 from pipelines.rules import UnitRules
@@ -52,7 +55,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Preview:
-    """A job as it would be; printed, it is what `--dry-run` says."""
+    """A job as it would be; printed, it is what `--dry-run` says.
+
+    Attributes:
+        state: of the output.
+        coarse: what is said of a Parquet file whose row groups are larger than a unit; "": nothing.
+    """
 
     output: str
     state: str
@@ -61,6 +69,7 @@ class Preview:
     choice: Choice
     shard_bytes: int
     measured: Measured
+    coarse: str
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -82,6 +91,8 @@ class Preview:
         ]:
             most = show_size(max(item.size for item in whole))
             yield f"              {len(whole):,} files can't be divided, the largest {most}"
+        if self.coarse:
+            yield f"              {self.coarse}"
         for line in rule_lines(self.plan.rules):
             yield f"  rules       {line}"
         yield f"  tokenizer   {self.tokenizer.name}, tokens as {self._dtype}"
@@ -148,6 +159,23 @@ def preview(options: Options) -> Preview:
         choice=choice,
         shard_bytes=options.shard_bytes,
         measured=_measure(plan, tokenizer, options, choice),
+        coarse=_coarse(plan),
+    )
+
+
+def _coarse(plan: Plan) -> str:
+    """What is to say of the largest Parquet file, if its row groups are larger than two units."""
+    pieces = (piece for unit in plan.units for piece in unit.slices if piece.format == "parquet")
+    largest = max(pieces, key=attrgetter("size"), default=None)
+    if largest is None or largest.size <= 2 * plan.unit_bytes:
+        return ""
+    with open_input(largest) as file:
+        groups, size = largest_group(file)
+    if size <= 2 * plan.unit_bytes:
+        return ""
+    return (
+        f"{largest.uri} has {groups:,} row groups, the largest of {show_size(size)}: one task "
+        "reads it alone, so few cores may work on this file. Smaller row groups would help"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,16 +53,31 @@ def types(file: InputFile) -> dict[str, pa.DataType]:
         raise _damaged(file.uri, error) from error
 
 
-def open_parquet(file: InputFile, *, ahead: bool = False) -> pq.ParquetFile:
+def largest_group(file: InputFile) -> tuple[int, int]:
+    """(row groups, bytes of the largest as stored) of the file; reads the footer."""
+    try:
+        metadata = open_parquet(file).metadata
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file.uri, error) from error
+    count = metadata.num_row_groups
+    starts = [group_start(metadata, group) for group in range(count)]
+    return count, max((b - a for a, b in pairwise([*starts, file.bytes])), default=0)
+
+
+def open_parquet(
+    file: InputFile, *, ahead: bool = False, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
     """The Parquet file; local ones are read by Arrow itself, without passing through Python.
 
     Args:
         ahead: fetch a row group at once, while its beginning is decoded, instead of a few MiB at a
             time as they are needed: for where a read takes long.
+        metadata: of this file, where it was read before.
     """
     source = file.uri if isinstance(file, LocalFile) else pa.PythonFile(file, mode="r")
     return pq.ParquetFile(
         source,
+        metadata=metadata,
         pre_buffer=ahead,
         buffer_size=0 if ahead else BATCH_BYTES,
         page_checksum_verification=True,
@@ -109,7 +125,7 @@ def _read_group(
     rows = max(1, group.rows * BATCH_BYTES // max(size, BATCH_BYTES))
     stored = sum(column.total_compressed_size for column in columns)
     if not isinstance(file, LocalFile) and stored <= _LARGEST_HELD:
-        parquet = open_parquet(file, ahead=True)
+        parquet = open_parquet(file, ahead=True, metadata=parquet.metadata)
     yield from parquet.iter_batches(
         rows, row_groups=[group.number], columns=names, use_threads=False
     )

@@ -23,6 +23,7 @@ from pipelines.plan import cut_units, make_plan
 from pipelines.read import SAMPLE_BYTES, BadRow, Batch, read_unit
 from pipelines.record import Record
 from pipelines.summary import Summary
+from pipelines.tokenize import main
 from pipelines.tokenizer import Tokenizer, load_tokenizer
 from pipelines.write import PLACES_SHOWN, run_unit
 from shards.errors import StokerError
@@ -184,6 +185,25 @@ def test_every_row_of_every_format_is_a_document_or_set_apart_with_its_place(
     with pytest.raises(StokerError, match="more malformed rows") as caught:
         tokenize(inputs, max_bad_rows=10, output=str(tmp_path / "other"))
     assert len(str(caught.value).splitlines()) == 11
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_command_ends_with_1_and_the_first_ten_places(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        lines = ['{"text": "good"}', *["oops"] * 5] * 2
+        (tmp_path / f"{number}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    arguments = ["--input", f"{tmp_path}/*.jsonl", "--output", f"{tmp_path}/out"]
+    arguments += ["--tokenizer", tokenizer.name, "--end-token", "<|end|>", "--unit-bytes", "1"]
+    assert main([*arguments, "--max-bad-rows", "25"]) == 1
+    said = capsys.readouterr().err
+    first, *places = said[said.index("error: ") :].splitlines()
+    assert first == "error: more malformed rows than --max-bad-rows 25 allows:"
+    starts = [17 + 5 * i for i in range(5)] + [59 + 5 * i for i in range(5)]
+    where = [place.split(": ")[0].strip() for place in places]
+    assert where == [f"{tmp_path}/0.jsonl line at byte {start}" for start in starts]
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 # --- extremes ----------------------------------------------------------------------------------

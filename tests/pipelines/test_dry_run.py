@@ -63,6 +63,18 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         assert re.search(words, said), words
 
 
+def test_a_dry_run_says_where_one_row_group_is_larger_than_units(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pa.table({"text": [f"{n:064}" for n in range(5000)]})
+    for rows, words in ((5000, r"c\.parquet has 1 row groups, the largest of "), (50, "")):
+        pq.write_table(table, tmp_path / "c.parquet", compression="none", row_group_size=rows)
+        assert tokenize.main(command) == 0
+        said = capsys.readouterr().out
+        assert re.search(words, said)
+        assert ("row groups" in said) == bool(words)
+
+
 def test_the_estimate_comes_from_units_all_over_the_plan(command: list[str]) -> None:
     estimate = preview(parse_options(command))
     measured = estimate.measured

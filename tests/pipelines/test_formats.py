@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import files, read_arrow, read_lines
+from pipelines import files, read_arrow, read_lines, read_parquet
 from pipelines.inputs import Input, find_inputs
 from pipelines.options import Options, ReadOptions
 from pipelines.plan import Slice, cut_units, is_divisible
@@ -242,6 +243,19 @@ def test_arrow_files_lie_on_s3_too(s3: S3Server, tmp_path: Path) -> None:
         s3.client().put_object(Bucket="formats-test", Key=name, Body=path.read_bytes())
         size = path.stat().st_size
         assert texts(f"{uri}/{name}", cuts=[size // 3, size // 2]) == expected
+
+
+@pytest.mark.parametrize("held", [0, 1 << 30])
+def test_row_groups_on_s3_are_read_at_once_or_in_pieces(
+    held: int, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_parquet, "_LARGEST_HELD", held)
+    uri = s3.bucket("formats-test")
+    expected = [f"row {i}" for i in range(5000)]
+    pq.write_table(pa.table({"text": expected}), tmp_path / "a.parquet", row_group_size=1000)
+    data = (tmp_path / "a.parquet").read_bytes()
+    s3.client().put_object(Bucket="formats-test", Key="a.parquet", Body=data)
+    assert texts(f"{uri}/a.parquet", cuts=[len(data) // 3]) == expected
 
 
 def test_a_column_inside_a_list_is_refused_in_words(tmp_path: Path) -> None:
