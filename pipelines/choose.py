@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from pipelines.allow import refusal
 from pipelines.differing import DIFFERING
-from pipelines.encode import Encoded, Engine, ReferenceEngine, batches
+from pipelines.encode import Encoded, Engine, batches, reference_for
 from pipelines.fast import FastEngine
 from pipelines.tokenizer import Tokenizer
 from shards.errors import StokerError
@@ -99,7 +98,7 @@ def _compare(
     """Where the engines part on `documents`, in words; None when they are equal."""
     reference = reference_for(tokenizer.blob, special_tokens)
     try:
-        fast = FastEngine(tokenizer.blob, special_tokens, reference)
+        fast = FastEngine(tokenizer.blob, special_tokens)
     except StokerError as error:
         return str(error)
     for batch in batches(documents, 1 << 18):
@@ -132,16 +131,8 @@ def cut_sample(documents: Iterable[str], budget: int) -> pa.LargeStringArray:
 
 
 @lru_cache(maxsize=2)
-def reference_for(blob: str, special_tokens: str) -> ReferenceEngine:
-    """The reference of this process: loading Llama 3's takes half a second."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return ReferenceEngine(blob, special_tokens)
-
-
-@lru_cache(maxsize=2)
 def engine_for(blob: str, special_tokens: str, name: str) -> Engine:
     """The engine of this process: Ray reuses workers, and warm caches are worth a factor of two."""
     if name == "tokenizers":
         return reference_for(blob, special_tokens)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return FastEngine(blob, special_tokens)

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.audit import Draw, check
-from pipelines.choose import choose_engine, engine_for, reference_for
-from pipelines.encode import Encoded, batches, frame
+from pipelines.choose import choose_engine, engine_for
+from pipelines.encode import Encoded, batches, frame, reference_for
 from pipelines.leaves import is_text
 from pipelines.options import AUDIT
 from pipelines.read import make_batch

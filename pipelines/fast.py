@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.differing import cut_out, find_differing, safe_border
-from pipelines.encode import Encoded, ReferenceEngine, offsets_of
+from pipelines.encode import Encoded, offsets_of, reference_for
 from pipelines.normal import find_unnormalized, normalizers
 from shards.errors import StokerError
 
@@ -25,13 +25,8 @@ class FastEngine:
 
     name = "gigatoken"
 
-    def __init__(
-        self, blob: str, special_tokens: str, reference: ReferenceEngine | None = None
-    ) -> None:
+    def __init__(self, blob: str, special_tokens: str) -> None:
         """As `ReferenceEngine`; call `allow.refusal` first.
-
-        Args:
-            reference: of the same tokenizer, where there is one; else made when it is needed.
 
         Raises:
             StokerError: gigatoken can't load it.
@@ -39,7 +34,6 @@ class FastEngine:
         # Read when its thread pool is made; workers are many, so each has one thread.
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
         self._blob, self._special_tokens = blob, special_tokens
-        self._reference = reference
         # Parsed once: of a large tokenizer that takes as long as loading it.
         content = orjson.loads(blob)
         if special_tokens == "text":
@@ -98,9 +92,7 @@ class FastEngine:
         return offsets, ids
 
     def _encode_slowly(self, documents: pa.LargeStringArray) -> Encoded:
-        if self._reference is None:
-            self._reference = ReferenceEngine(self._blob, self._special_tokens)
-        return self._reference.encode(documents)
+        return reference_for(self._blob, self._special_tokens).encode(documents)
 
     def _renew(self) -> None:
         self._tokenizer = self._build()

@@ -7,11 +7,9 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 from pipelines.append import Held
-from pipelines.audit import check
-from pipelines.choose import LONGEST, Choice, choose_engine, reference_for
+from pipelines.choose import LONGEST, Choice, choose_engine
 from pipelines.connect import cores, ray_cluster
 from pipelines.interrupt import Interrupted, interruptible
 from pipelines.options import Options
@@ -29,7 +27,6 @@ from shards.errors import StokerError
 from shards.format import token_dtype
 from shards.hold import HeldLease, hold_lease
 from shards.patience import long_patience
-from shards.receipt import receipt_key
 
 __all__ = ["Interrupted", "Summary", "run"]
 
@@ -129,23 +126,12 @@ def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch
             with closing(outcomes):
                 for outcome in outcomes:
                     lease.check()
-                    watch.audited += _audit(record, outcome)
+                    watch.audited += outcome.audited
                     _take(record, outcome)
                     if outcome.receipt is not None:
                         watch.add(outcome, sizes[outcome.unit])
             watch.tasks_end(cores(), progress.retries())
     return cluster
-
-
-def _audit(record: Record, outcome: Outcome) -> int:
-    """Documents of the unit that were encoded again, before its receipt is believed."""
-    blob, special_tokens = record.tokenizer.blob, record.options.special_tokens
-    try:
-        return check(outcome.drawn, partial(reference_for, blob, special_tokens))
-    except StokerError:
-        # A later run would take the unit for done.
-        record.store.delete(receipt_key(record.plan.id, outcome.unit))
-        raise
 
 
 def _take(record: Record, outcome: Outcome) -> None:

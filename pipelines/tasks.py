@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.audit import Draw, Drawn
+from pipelines.audit import Draw
 from pipelines.behind import Behind
 from pipelines.chunks import into_tasks
 from pipelines.connect import quiet_ray_data
@@ -44,7 +44,7 @@ class Outcome:
         seconds, cpu_seconds: that the unit took, by the clock and of CPUs (user and system).
         ended: when, in seconds since 1970 by the worker's clock.
         peak_rss: bytes, of the worker since it began.
-        drawn: documents for the audit.
+        audited: documents that were encoded again by the reference, and equal.
     """
 
     unit: int
@@ -56,7 +56,7 @@ class Outcome:
     cpu_seconds: float = 0.0
     ended: float = 0.0
     peak_rss: int = 0
-    drawn: tuple[Drawn, ...] = ()
+    audited: int = 0
 
 
 def run_units(units: Sequence[Unit], job: Job, meter: Any) -> Generator[Outcome, None, None]:
@@ -161,7 +161,7 @@ class _Lap:
             seconds=clock - self._clock,
             cpu_seconds=cpu - self._cpu,
             ended=time.time(),
-            drawn=tuple(draw.drawn),
+            audited=len(draw.drawn) if error is None else 0,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         self._clock, self._cpu = clock, cpu

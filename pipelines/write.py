@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import count
 
 import numpy as np
 
-from pipelines.audit import Draw
+from pipelines.audit import Draw, check
 from pipelines.behind import Behind
 from pipelines.budget import Budget, unit_exceeds
 from pipelines.choose import engine_for
+from pipelines.encode import reference_for
 from pipelines.fill import Form, Shards
 from pipelines.options import ReadOptions
 from pipelines.plan import Unit
@@ -116,11 +118,13 @@ def start_unit(
     """As `run_unit`; returns when all is encoded, while the last shard may still be written.
 
     Args:
-        draw: of documents for the audit.
+        draw: of documents for the audit; None: the unit's own.
 
     Raises:
-        TooManyBadRows, StokerError: what reading and encoding meet; writing's come from the future.
+        TooManyBadRows, StokerError: what reading and encoding meet; those of writing and of the
+            audit come from the future.
     """
+    draw = draw or Draw(job.plan, unit.number, job.audit)
     store = open_store(job.output)
     rules = job.rules_for(unit)
     shards = {
@@ -138,8 +142,7 @@ def start_unit(
             raise TooManyBadRows(tuple(bad[:PLACES_SHOWN]))
         texts, columns = rules.transform(batch)
         encoded = engine.encode(texts)
-        if draw is not None:
-            draw.take(texts, encoded, rules.places(batch))
+        draw.take(texts, encoded, rules.places(batch))
         texts, chosen = rules.select(texts, Rows(*encoded, columns))
         for split, some in rules.place(texts, chosen):
             shards[split].add(some)
@@ -153,6 +156,7 @@ def start_unit(
         one.flush()
 
     def finish() -> Receipt:
+        check(draw.drawn, partial(reference_for, job.blob, job.special_tokens))
         records = [record for one in shards.values() for record in one.records()]
         if bad:
             lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bad)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -32,12 +33,16 @@ def ray_variables(ray_home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(ray_home), "RAY_TMPDIR": str(ray_home), "HF_HUB_OFFLINE": "1"}
 
 
-@pytest.fixture(scope="module")
-def local_ray(s3: S3Server, ray_home: Path) -> Iterator[None]:
-    """A Ray with two cores that jobs in this process join; it sees the S3 server.
+def _as_long_as_it_disturbs_nobody(
+    fixture_name: str, config: pytest.Config
+) -> Literal["module", "session"]:
+    """The slow tests start and kill Rays of their own; all others can share one."""
+    return "module" if config.getoption("markexpr") == "slow" else "session"
 
-    It ends with its module: tests that start a Ray of their own find its ports and memory free.
-    """
+
+@pytest.fixture(scope=_as_long_as_it_disturbs_nobody)
+def local_ray(s3: S3Server, ray_home: Path) -> Iterator[None]:
+    """A Ray with two cores that jobs in this process join; it sees the S3 server."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:

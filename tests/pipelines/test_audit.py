@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,17 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import audit, job, write
+from pipelines import audit, job, tasks, write
 from pipelines.allow import SPLITS
 from pipelines.audit import Draw, Drawn, check
 from pipelines.behind import Behind
-from pipelines.encode import Encoded, ReferenceEngine
+from pipelines.encode import Encoded
 from pipelines.fast import FastEngine
 from pipelines.inputs import find_inputs
 from pipelines.options import Options, ReadOptions
-from pipelines.plan import cut_units
+from pipelines.plan import Unit, cut_units
 from pipelines.tasks import Outcome, run_units
-from pipelines.write import Job, start_unit
+from pipelines.write import Job, run_unit, start_unit
 from shards.errors import StokerError
 from tests.pipelines.texts import documents
 from tests.pipelines.tokenizers_by_hand import blob, pair_tokenizer
@@ -141,26 +141,22 @@ def test_nothing_drawn_asks_for_no_reference() -> None:
     assert check([], lambda: pytest.fail("loaded for nothing")) == 0
 
 
-def test_a_broken_engine_is_found_in_the_unit_and_named_by_row(
+def test_a_broken_engine_is_found_in_the_unit_and_named_by_row_and_no_receipt_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "a.parquet")
     [unit] = cut_units(find_inputs([str(tmp_path / "a.parquet")], "auto"), 1 << 30)
-    reference = partial(ReferenceEngine, HAND, "text")
-    outcomes = []
-    for word in ("no such word", "dead"):
-        monkeypatch.setattr(write, "engine_for", lambda *_, word=word: Broken(word))
-        draw = Draw("0123456789abcdef", 0, 0.05)
-        with Behind() as behind:
-            start_unit(unit, a_job(tmp_path / word, 0.05), behind, draw=draw).result()
-        outcomes.append(draw.drawn)
-    fine, broken = outcomes
-    assert [drawn.place for drawn in fine] == [drawn.place for drawn in broken]
-    assert check(fine, reference) == len(fine) > 5
-    row = fine[0].place.rpartition(" ")[2]
-    assert fine[0].text == TEXTS[int(row)]
+    draw = Draw("0123456789abcdef", 0, 0.05)
+    with Behind() as behind:
+        start_unit(unit, a_job(tmp_path / "fine", 0.05), behind, draw=draw).result()
+    assert len(draw.drawn) > 5
+    row = draw.drawn[0].place.rpartition(" ")[2]
+    assert draw.drawn[0].text == TEXTS[int(row)]
+    monkeypatch.setattr(write, "engine_for", lambda *_: Broken("dead"))
     with pytest.raises(StokerError, match=rf"a\.parquet row {row}: .* from token 2 on"):
-        check(broken, reference)
+        run_unit(unit, a_job(tmp_path / "broken", 0.05))
+    assert list(tmp_path.glob("fine/receipts/*/*"))
+    assert not list(tmp_path.glob("broken/receipts/*/*"))
 
 
 @pytest.fixture
@@ -202,18 +198,15 @@ def test_a_job_says_how_many_documents_it_audited_and_the_audit_changes_no_byte(
 def test_a_job_whose_audit_fails_commits_nothing_and_fails_again_when_it_is_started_again(
     tokenize: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The workers' ids are right here, and the driver is made to believe that they are not."""
+    """The tasks run in this process, since a worker's engine can't be broken from here."""
 
-    def spoiled(*arguments: Any) -> Any:
-        for outcome in run_units(*arguments):
-            yield spoil(outcome)
+    def broken(units: Sequence[Unit], a_job: Job, meter: Any) -> Iterator[Outcome]:
+        with monkeypatch.context() as patch:
+            patch.setattr(write, "engine_for", lambda *_: Broken("dead"))
+            for unit in units:
+                yield from tasks._run([unit], a_job, meter)
 
-    def spoil(outcome: Outcome) -> Outcome:
-        for drawn in outcome.drawn:
-            drawn.ids[0] += 1
-        return outcome
-
-    monkeypatch.setattr(job, "run_units", spoiled)
+    monkeypatch.setattr(job, "run_units", broken)
     for _ in range(2):
         with pytest.raises(StokerError, match=r"a\.jsonl line at byte \d+: gigatoken's ids differ"):
             tokenize("out", audit=0.1)
