@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 TORCH_INDEX ?=
 export TORCH_INDEX
 
-.PHONY: help setup setup-system demo test test-slow test-install format clean
+.PHONY: help setup setup-system peers demo test test-slow test-install format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,24 @@ endif
 
 setup-system:  ## Debian packages that a few tests need (none so far); a user needs none
 	@echo "setup-system: nothing to install: the tests bring their S3 server as a wheel"
+
+# A venv for each, since their requirements exclude each other (numpy, transformers, xxhash). What
+# can't be installed is named in .peers/NAME.failed, and the benchmark's table says so.
+PEERS := datasets datatrove litdata mosaicml
+
+peers:  ## venvs of the peers that `python -m benchmarks.tokenize` runs: 5 GB, minutes
+	@mkdir -p .peers; for peer in $(PEERS); do \
+		echo "make peers: $$peer"; rm -f .peers/$$peer.failed; \
+		pip=".peers/$$peer/bin/python -m pip install --disable-pip-version-check --quiet"; \
+		pins="benchmarks/peers/$$peer.txt"; \
+		{ { [ -x .peers/$$peer/bin/python ] || $(PYTHON) -m venv .peers/$$peer; } \
+		&& { [ -z "$(TORCH_INDEX)" ] || ! grep -q '^torch==' $$pins \
+			|| $$pip --no-deps --index-url "$(TORCH_INDEX)" $$(grep -E '^torch(vision)?==' $$pins); } \
+		&& $$pip --requirement $$pins; } 2> .peers/$$peer.log \
+		|| { rm -rf .peers/$$peer; \
+			{ grep -m 1 ERROR .peers/$$peer.log || echo "see .peers/$$peer.log"; } > .peers/$$peer.failed; \
+			echo "make peers: $$peer: $$(cat .peers/$$peer.failed)" >&2; }; \
+	done
 
 demo: setup  ## tokenize real text, stream it, write demo/report.html (INPUT=, TOKENIZER= take your own)
 	@$(BIN)/python -m benchmarks.demo $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')

@@ -1,11 +1,16 @@
-"""Text MB/s of the tokenize job, beside its physical limit and beside a plain Ray Data job.
+"""Text MB/s of the tokenize job, beside its physical limit and beside its peers.
 
-python -m benchmarks.tokenize [--input URI...] [--tokenizer NAME]
+python -m benchmarks.tokenize [--input URI...] [--tokenizer NAME] [--json FILE] [--profile]
 
-The limit is pyarrow's decode and gigatoken's encode of the same files in as many processes as
-there are cores, and nothing else: no end tokens, no shards, no checksums. The peer is what one
-would write first: read_parquet, map_batches with transformers, write_parquet, on a smaller part of
-the text. Rounds are interleaved; medians count.
+One run, one corpus. The limit is pyarrow's decode and gigatoken's encode of the same files in as
+many processes as there are cores, and nothing else. Stoker is the whole command, at two sizes, so
+that the difference of their times is its steady state; its slow engine and the peers get a smaller
+part of the same text. Every contender runs as a command of its own, rounds are interleaved, medians
+count, and everybody's tokens are compared: their number and the sum of their ids.
+
+Without --input the text is this machine's documentation and source, varied as natural text varies
+(see benchmarks/text.py); documents that hold a special token's text are left out of it, since peers
+make control tokens of them. Peers run where `make peers` installed them.
 """
 
 import os
@@ -17,159 +22,161 @@ if sys.path and os.path.realpath(sys.path[0] or ".") == os.path.dirname(os.path.
 
 import argparse
 import json
-import multiprocessing
-import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Sequence
-from multiprocessing.synchronize import Barrier
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from benchmarks.command import guarded
+from benchmarks.contest import PEERS, Run, Text, cores, expected, run_limit, run_peer, run_stoker
 from benchmarks.corpus import make_corpus, train_tokenizer
-from benchmarks.peer import Run, file_text_bytes, run_peer, text_bytes
+from benchmarks.standings import LIMIT, STOKER, Standing, Standings
+from benchmarks.text import file_text_bytes, write_text
+from benchmarks.where import profile
 from pipelines.options import parse_size
 from pipelines.tokenizer import load_tokenizer
+from shards.errors import StokerError
 
-LIMIT, JOB, PEER = "pyarrow + gigatoken", "Stoker's job", "Ray Data + transformers"
-
-
-def run_limit(files: Sequence[str], column: str, blob: str, processes: int) -> Run:
-    """Decode and encode, each process its part of the files, all beginning together."""
-    began = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    with context.Pool(processes, _begin_limit, (blob, barrier)) as pool:
-        parts = [(files[number::processes], column) for number in range(processes)]
-        results = pool.starmap(_limit, parts, chunksize=1)
-    first = min(start for start, _, _ in results)
-    last = max(stop for _, stop, _ in results)
-    return Run(sum(size for *_, size in results), first - began, last - first)
-
-
-_tokenizer: Any = None
-_barrier: Barrier
-
-
-def _begin_limit(blob: str, barrier: Barrier) -> None:
-    global _tokenizer, _barrier
-    os.environ["RAYON_NUM_THREADS"] = "1"
-    pa.set_cpu_count(1)
-    from gigatoken.gigatoken_rs import load_hf_json
-
-    content = json.loads(blob)
-    content["added_tokens"] = [t for t in content["added_tokens"] if not t["special"]]
-    _tokenizer, _barrier = load_hf_json(json.dumps(content).encode()), barrier
-
-
-def _limit(files: Sequence[str], column: str) -> tuple[float, float, int]:
-    """(begin, end, text bytes); perf_counter is one clock for all processes of a machine."""
-    import awkward as ak
-
-    _barrier.wait()
-    start, size = time.perf_counter(), 0
-    for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=[column]):
-            documents = batch.column(0).cast(pa.large_string())
-            _tokenizer.encode_batch(ak.from_arrow(documents), parallel=False)
-            size += text_bytes(documents)
-    return start, time.perf_counter(), size
-
-
-def run_job(files: Sequence[str], column: str, tokenizer: str) -> Run:
-    """The whole job into a new folder: its own Ray, plan, shards, checksums, commit."""
-    from pipelines.job import run
-    from pipelines.options import Options
-
-    with tempfile.TemporaryDirectory(prefix="stoker-tokenize-") as folder:
-        summary = run(
-            Options(inputs=tuple(files), output=folder, tokenizer=tokenizer, text_column=column)
-        )
-    usage = summary.usage
-    return Run(usage.text_bytes, usage.start_s, usage.tasks_s + usage.finish_s)
-
-
-def copies(files: Sequence[Path], folder: Path, wanted_bytes: int, text_bytes: int) -> list[str]:
-    """Copies of `files` that hold `wanted_bytes` of text, so that start-up does not decide."""
-    made: list[str] = []
-    for number in range(max(1, -(-wanted_bytes // text_bytes))):
-        for file in files:
-            target = folder / f"{number:03d}-{file.name}"
-            shutil.copyfile(file, target)
-            made.append(str(target))
-    return made
-
-
-def table(runs: dict[str, list[Run]]) -> str:
-    """Medians of each contender and its ratio to the limit, while working and start-up included."""
-    limit = statistics.median(run.rate for run in runs[LIMIT])
-    lines = [
-        f"{'':26} {'text MB':>8} {'start-up s':>11} {'MB/s':>8} {'of limit':>9} {'whole MB/s':>11}"
-    ]
-    for name, these in runs.items():
-        rate = statistics.median(run.rate for run in these)
-        startup = statistics.median(run.startup_s for run in these)
-        whole = statistics.median(run.whole_rate for run in these)
-        size = these[0].text_bytes / 1e6
-        lines.append(
-            f"{name:26} {size:8.0f} {startup:11.1f} {rate:8.1f} {rate / limit:9.3f} {whole:11.1f}"
-        )
-    job, peer = (statistics.median(run.rate for run in runs[name]) for name in (JOB, PEER))
-    return "\n".join([*lines, f"{JOB} / {PEER}: {job / peer:.0f}x"])
+CORPUS_BYTES = 200_000_000
+# The smaller of Stoker's two sizes.
+PART = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
+    chosen = make_parser().parse_args(arguments)
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory(prefix="stoker-text-") as folder:
+            texts = prepare(chosen, Path(folder))
+            if chosen.profile:
+                print(profile(texts["all"]))
+                return
+            standings = compare(texts, chosen.rounds, chosen.peer_rounds, chosen.peers)
+            print(standings.table())
+            if chosen.json:
+                chosen.json.write_text(json.dumps(standings.content(), indent=1) + "\n")
+
+    return guarded("tokenize", work)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tokenize", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--input", nargs="+", type=Path, help="Parquet files (None: the demo's corpus)")
+    add("--input", nargs="+", type=Path, help="Parquet files (None: made of this machine's text)")
     add("--text-column", default="text", help="column with the text")
-    add("--tokenizer", help="name or folder (None: the demo's)")
-    add("--demo", type=Path, default=Path("demo"), help="where the demo's corpus is, or goes")
-    add("--text-bytes", type=parse_size, default="400M", help="text: the input is copied so often")
-    add("--peer-files", type=int, default=2, help="files that the peer is given")
-    add("--rounds", type=int, default=3, help="times each is run")
-    chosen = parser.parse_args(arguments)
-    return guarded("tokenize", lambda: print(compare(chosen)))
+    add("--tokenizer", help="name or folder (None: one trained on that text)")
+    add("--folder", type=Path, default=Path("demo/tokenize"), help="what is made once lies here")
+    add("--text-bytes", type=parse_size, default="2G", help="text to make, without --input")
+    add("--peer-bytes", type=parse_size, default="40M", help="text for peers and the slow engine")
+    add("--rounds", type=int, default=3, help="times the limit and Stoker are run")
+    add("--peer-rounds", type=int, default=1, help="times peers and the slow engine are run")
+    add("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="which of them; or none")
+    add("--json", type=Path, help="write everything measured here")
+    add("--profile", action="store_true", help="instead: where the time of a unit goes")
+    return parser
 
 
-def compare(chosen: argparse.Namespace) -> str:
-    """Run every contender `rounds` times in turn; the table."""
-    files, tokenizer, column = chosen.input, chosen.tokenizer, chosen.text_column
-    if not files or not tokenizer:
-        corpus = make_corpus(chosen.demo / "corpus")
-        files = files or list(corpus.files)
-        # A worker of Ray has another working folder.
-        trained = (chosen.demo / "tokenizer").resolve()
-        tokenizer = tokenizer or str(train_tokenizer(trained, corpus))
+def prepare(chosen: argparse.Namespace, folder: Path) -> dict[str, Text]:
+    """The texts: "all", the first "part" of it, and the little that the "few" slow ones get."""
+    tokenizer = chosen.tokenizer
+    if not (chosen.input and tokenizer):
+        corpus = make_corpus(chosen.folder / "corpus", target_bytes=CORPUS_BYTES)
+        tokenizer = tokenizer or str(train_tokenizer(chosen.folder / "tokenizer", corpus))
+    if not Path(tokenizer).is_dir():
+        raise StokerError(f"--tokenizer {tokenizer} is no folder: the peers need it as one")
+    tokenizer = str(Path(tokenizer).resolve())
+    column = chosen.text_column
+    if chosen.input:
+        files = [str(file.resolve()) for file in chosen.input]
+        size = sum(file_text_bytes(file, column) for file in files)
+    else:
+        size = chosen.text_bytes
+        (folder / "all").mkdir()
+        files = write_text(folder / "all", read_documents(corpus.files, "text"), size, column)
+    (folder / "few").mkdir()
+    few = cut(files, column, chosen.peer_bytes, folder / "few", cores())
+    parts = {"all": files, "part": first_files(files, column, size // PART), "few": few}
+    return {name: make_text(these, column, tokenizer) for name, these in parts.items()}
+
+
+def read_documents(files: Sequence[Path], column: str) -> pa.LargeStringArray:
+    """The documents of Parquet files without those that hold a special token's beginning."""
+    chunks = [c for file in files for c in pq.read_table(file, columns=[column]).column(0).chunks]
+    documents = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks])
+    return documents.filter(pc.invert(pc.match_substring(documents, "<|")))
+
+
+def first_files(files: Sequence[str], column: str, wanted_bytes: int) -> list[str]:
+    """As many of the first files as hold `wanted_bytes` of text, at least one."""
+    taken: list[str] = []
+    for file in files:
+        if taken and wanted_bytes <= 0:
+            break
+        taken.append(file)
+        wanted_bytes -= file_text_bytes(file, column)
+    return taken
+
+
+def cut(
+    files: Sequence[str], column: str, wanted_bytes: int, folder: Path, parts: int
+) -> list[str]:
+    """The first `wanted_bytes` of text in `parts` files of equal size, one a worker."""
+    documents: list[pa.LargeStringArray] = []
+    for file in first_files(files, column, wanted_bytes):
+        chunks = pq.read_table(file, columns=[column]).column(0).chunks
+        documents.extend(chunk.cast(pa.large_string()) for chunk in chunks)
+    found = pa.concat_arrays(documents)
+    ends = pc.cumulative_sum(pc.binary_length(found)).to_numpy()
+    size = min(wanted_bytes, int(ends[-1]))
+    borders = [0, *(int(ends.searchsorted(size * i // parts)) + 1 for i in range(1, parts + 1))]
+    made = []
+    for number in range(parts):
+        part = found[borders[number] : borders[number + 1]]
+        path = folder / f"{number:02d}.parquet"
+        pq.write_table(pa.table({column: part}), path, compression="zstd")
+        made.append(str(path))
+    return made
+
+
+def make_text(files: Sequence[str], column: str, tokenizer: str) -> Text:
+    """These files, with what they should come to."""
+    loaded = load_tokenizer(tokenizer)
+    tokens, ids_sum = expected(files, column, tokenizer)
     size = sum(file_text_bytes(file, column) for file in files)
-    cores = len(os.sched_getaffinity(0))
-    runs: dict[str, list[Run]] = {LIMIT: [], JOB: [], PEER: []}
-    with tempfile.TemporaryDirectory(prefix="stoker-text-") as folder:
-        inputs = copies(files, Path(folder), chosen.text_bytes, size)
-        blob = load_tokenizer(tokenizer).blob
-        contenders = {
-            LIMIT: lambda: run_limit(inputs, column, blob, cores),
-            JOB: lambda: run_job(inputs, column, tokenizer),
-            PEER: lambda: run_peer(inputs[: chosen.peer_files], column, tokenizer),
-        }
-        with tqdm(
-            total=3 * chosen.rounds, desc="tokenize", unit="run", leave=False, disable=None
-        ) as bar:
-            for _ in range(chosen.rounds):
-                for name, once in contenders.items():
-                    bar.set_description(name)
-                    runs[name].append(once())
+    return Text(tuple(files), size, column, tokenizer, loaded.end_text, tokens, ids_sum)
+
+
+def compare(
+    texts: dict[str, Text], rounds: int, peer_rounds: int, peers: Sequence[str]
+) -> Standings:
+    """Runs every contender as often as asked, in turn."""
+    everything, part, few = texts["all"], texts["part"], texts["few"]
+    contenders: dict[str, tuple[int, Callable[[], Run]]] = {
+        LIMIT: (rounds, lambda: run_limit(everything, cores())),
+        STOKER: (rounds, lambda: run_stoker(everything, "gigatoken")),
+        f"  a {PART}th of the text": (rounds, lambda: run_stoker(part, "gigatoken")),
+        "Stoker, slow engine": (peer_rounds, lambda: run_stoker(few, "tokenizers")),
+    }
+    for peer in peers:
+        contenders[PEERS[peer]] = (peer_rounds, lambda peer=peer: run_peer(peer, few, cores()))  # type: ignore[misc]
+    standings = {name: Standing(name) for name in contenders}
+    total = sum(times for times, _ in contenders.values())
+    with tqdm(total=total, desc="tokenize", unit="run", leave=False, disable=None) as bar:
+        for number in range(max(rounds, peer_rounds)):
+            for name, (times, once) in contenders.items():
+                if number < times and not standings[name].failed:
+                    bar.set_description(name.strip())
+                    standings[name].take(once)
                     bar.update()
-    return table(runs)
+    return Standings(tuple(standings.values()))
 
 
 if __name__ == "__main__":

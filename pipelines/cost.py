@@ -46,7 +46,7 @@ class Projection:
 
     def __str__(self) -> str:
         return (
-            f"${self.usd:,.0f} for 10^12 tokens: {self.hours:,.1f} h of one {self.machine} at "
+            f"${self.usd:,.2f} for 10^12 tokens: {self.hours:,.1f} h of one {self.machine} at "
             f"${self.usd_per_hour}/h ({self.priced}), bound by its {self.bound}; {self.label}"
         )
 

@@ -1,0 +1,141 @@
+"""Where the CPU time of a unit goes: the units of a job in one process, sampled from outside.
+
+py-spy looks a hundred times a second which of our functions a thread that is on a CPU is in, or
+came from; so the work of libraries counts for the step that called them, and waiting (for a disk,
+for another program's turn) isn't counted at all. Ray has no part in this: its share of a real job
+is in that job's report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.contest import Text
+from pipelines.connect import ROOT
+from pipelines.options import Options
+from shards.errors import StokerError
+
+RATE = 100
+# From the innermost frame outwards, the first that is one of these says what is being done.
+STEPS: tuple[tuple[str, str, str], ...] = (
+    ("load the tokenizer", "pipelines/tokenizer.py", ""),
+    ("load the tokenizer", "pipelines/fast.py", "_build"),
+    ("load the tokenizer", "pipelines/fast.py", "_renew"),
+    ("load the tokenizer", "pipelines/fast.py", "__init__"),
+    ("load the tokenizer", "pipelines/encode.py", "__init__"),
+    ("prove the engine equal", "pipelines/choose.py", "choose_engine"),
+    ("prove the engine equal", "pipelines/choose.py", "_compare"),
+    ("encode: reference", "pipelines/encode.py", "encode"),
+    ("end tokens", "pipelines/encode.py", "append_end_token"),
+    ("encode: look for differing text", "pipelines/differing.py", ""),
+    ("encode: gigatoken", "pipelines/fast.py", ""),
+    ("special texts", "pipelines/special_texts.py", ""),
+    ("read", "pipelines/files.py", ""),
+    ("read", "pipelines/read", ""),
+    ("checksums", "shards/format.py", "xxh3"),
+    ("checksums", "shards/format.py", "of"),
+    ("checksums", "shards/format.py", "_hashes"),
+    ("build the shard", "shards/writer.py", ""),
+    ("write and fsync", "shards/store.py", ""),
+    ("write and fsync", "shards/s3.py", ""),
+    ("receipt", "shards/receipt.py", ""),
+    ("fill the shard", "pipelines/fill.py", ""),
+    ("the rest of a unit", "pipelines/write.py", ""),
+)
+REST = "start and imports"
+
+
+def profile(text: Text) -> str:
+    """Shares of the CPU time of tokenizing `text` in one process, as lines.
+
+    Raises:
+        StokerError: py-spy may not look at a process here.
+    """
+    with tempfile.TemporaryDirectory(prefix="stoker-where-") as folder:
+        stacks = Path(folder) / "stacks"
+        spy = [str(Path(sys.executable).with_name("py-spy")), "record", "--rate", str(RATE)]
+        spy += ["--format", "raw", "--output", str(stacks), "--"]
+        own = [sys.executable, "-m", "benchmarks.where", "--output", f"{folder}/tokens"]
+        own += ["--tokenizer", text.tokenizer, "--column", text.column, *text.files]
+        done = subprocess.run([*spy, *own], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode or not stacks.exists():
+            raise StokerError(f"py-spy failed: {' '.join(done.stderr.split())[-300:]}")
+        return table(shares(stacks.read_text().splitlines()), text.bytes)
+
+
+def shares(stacks: Iterable[str]) -> dict[str, float]:
+    """Seconds by step of py-spy's raw lines: `outermost (file:line);...;innermost (...) looks`."""
+    found: Counter[str] = Counter()
+    for line in stacks:
+        frames, _, count = line.rpartition(" ")
+        found[_step(frames.split(";"))] += int(count)
+    return {name: count / RATE for name, count in found.most_common()}
+
+
+def _step(frames: Sequence[str]) -> str:
+    for frame in reversed(frames):
+        function, _, place = frame.partition(" (")
+        for step, file, wanted in STEPS:
+            if file in place and wanted in ("", function):
+                return step
+    return REST
+
+
+def table(seconds: dict[str, float], text_bytes: int) -> str:
+    """Each step's share of the work, start-up apart."""
+    work = {name: value for name, value in seconds.items() if name != REST}
+    total = sum(work.values())
+    lines = [f"{'CPU time of a unit':32} {'share':>7} {'CPU-s/GB':>9}"]
+    for name, value in work.items():
+        lines.append(f"{name:32} {value / total:7.1%} {value / text_bytes * 1e9:9.2f}")
+    lines.append(f"{'together':32} {1:7.0%} {total / text_bytes * 1e9:9.2f}")
+    lines.append(
+        f"{text_bytes / 1e6:.0f} MB of text, one process, {RATE} looks a second; besides "
+        f"{seconds.get(REST, 0):.1f} s of start and imports"
+    )
+    return "\n".join(lines)
+
+
+def run_here(options: Options) -> int:
+    """All units of a job in this process, without Ray and without a commit; their tokens."""
+    from pipelines.inputs import find_inputs
+    from pipelines.job import _choose, _job
+    from pipelines.plan import make_plan
+    from pipelines.record import Record
+    from pipelines.tokenizer import load_tokenizer
+    from pipelines.write import run_unit
+    from shards.format import FORMAT_VERSION
+
+    inputs = find_inputs(options.inputs, options.format)
+    tokenizer = load_tokenizer(options.tokenizer, options.end_token)
+    plan = make_plan(inputs, options, tokenizer.fingerprint, tokenizer.end_id, FORMAT_VERSION)
+    record = Record(options, plan, tokenizer)
+    job = _job(record, _choose(record))
+    return sum(run_unit(unit, job).counts.tokens for unit in plan.units)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """What py-spy looks at."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.where")
+    parser.add_argument("files", nargs="+")
+    for name in ("output", "tokenizer", "column"):
+        parser.add_argument(f"--{name}", required=True)
+    chosen = parser.parse_args(arguments)
+    options = Options(
+        inputs=tuple(chosen.files),
+        output=chosen.output,
+        tokenizer=chosen.tokenizer,
+        text_column=chosen.column,
+    )
+    print(run_here(options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
