@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args(arguments)
     tokenizer = load_tokenizer(chosen.tokenizer)
+    end_id = tokenizer.end_id
+    assert end_id is not None, "asked for without an end token"
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(chosen.processes)
     start = (tokenizer.blob, chosen.engine, barrier)
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text_bytes=sum(one[2] for one in done),
         # As if each document had its end token, to compare with all others.
         tokens=sum(one[3] for one in done) + documents,
-        ids_sum=sum(one[5] for one in done) + documents * tokenizer.end_id,
+        ids_sum=sum(one[5] for one in done) + documents * end_id,
     )
     return 0
 

@@ -149,6 +149,7 @@ def cut(
 def make_text(files: Sequence[str], column: str, tokenizer: str) -> Text:
     """These files, with what they should come to."""
     loaded = load_tokenizer(tokenizer)
+    assert loaded.end_text is not None, "asked for without an end token"
     tokens, ids_sum = expected(files, column, tokenizer)
     size = sum(file_text_bytes(file, column) for file in files)
     return Text(tuple(files), size, column, tokenizer, loaded.end_text, tokens, ids_sum)

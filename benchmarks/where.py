@@ -32,8 +32,9 @@ STEPS: tuple[tuple[str, str, str], ...] = (
     ("prove the engine equal", "pipelines/choose.py", "choose_engine"),
     ("prove the engine equal", "pipelines/choose.py", "_compare"),
     ("encode: reference", "pipelines/encode.py", "encode"),
-    ("end tokens", "pipelines/encode.py", "append_end_token"),
+    ("begin and end tokens", "pipelines/encode.py", "frame"),
     ("encode: look for differing text", "pipelines/differing.py", ""),
+    ("encode: look for differing text", "pipelines/normal.py", ""),
     ("encode: gigatoken", "pipelines/fast.py", ""),
     ("special texts", "pipelines/special_texts.py", ""),
     ("read", "pipelines/files.py", ""),
@@ -46,6 +47,9 @@ STEPS: tuple[tuple[str, str, str], ...] = (
     ("write and fsync", "shards/s3.py", ""),
     ("receipt", "shards/receipt.py", ""),
     ("fill the shard", "pipelines/fill.py", ""),
+    ("draw documents to audit", "pipelines/audit.py", ""),
+    ("rules for documents", "pipelines/rules.py", ""),
+    ("rules for documents", "pipelines/rows.py", ""),
     ("the rest of a unit", "pipelines/write.py", ""),
 )
 REST = "start and imports"
@@ -104,19 +108,20 @@ def table(seconds: dict[str, float], text_bytes: int) -> str:
 
 def run_here(options: Options) -> int:
     """All units of a job in this process, without Ray and without a commit; their tokens."""
-    from pipelines.inputs import find_inputs
-    from pipelines.job import _choose, _job
-    from pipelines.plan import make_plan
+    from pipelines.append import Held
+    from pipelines.choose import choose_engine
+    from pipelines.job import make_job
+    from pipelines.prepare import prepare
     from pipelines.record import Record
-    from pipelines.tokenizer import load_tokenizer
+    from pipelines.sample import sample_documents
     from pipelines.write import run_unit
-    from shards.format import FORMAT_VERSION
 
-    inputs = find_inputs(options.inputs, options.format)
-    tokenizer = load_tokenizer(options.tokenizer, options.end_token)
-    plan = make_plan(inputs, options, tokenizer.fingerprint, tokenizer.end_id, FORMAT_VERSION)
-    record = Record(options, plan, tokenizer)
-    job = _job(record, _choose(record))
+    held = Held.at(options.output)
+    plan, tokenizer = prepare(options, held)
+    choice = choose_engine(
+        options.engine, tokenizer, options.special_tokens, sample_documents(plan)
+    )
+    job = make_job(Record(options, plan, tokenizer, held), choice)
     return sum(run_unit(unit, job).counts.tokens for unit in plan.units)
 
 

@@ -189,7 +189,7 @@ def test_a_sample_counts_for_the_innermost_step_it_is_in():
     stacks = [
         "main (where.py:1);run_unit (pipelines/write.py:9);encode (pipelines/fast.py:7) 50",
         "run_unit (pipelines/write.py:9);read (pipelines/read_parquet.py:3);x (pyarrow/p.py:1) 30",
-        "add (pipelines/fill.py:9);append_end_token (pipelines/encode.py:3) 10",
+        "add (pipelines/fill.py:9);frame (pipelines/encode.py:3) 10",
         "thread;of (shards/format.py:66);xxh3 (shards/format.py:5) 5",
         "<module> (where.py:1);import (importlib:9) 100",
     ]
@@ -198,7 +198,7 @@ def test_a_sample_counts_for_the_innermost_step_it_is_in():
         REST: 1.0,
         "encode: gigatoken": 0.5,
         "read": 0.3,
-        "end tokens": 0.1,
+        "begin and end tokens": 0.1,
         "checksums": 0.05,
     }
     assert "encode: gigatoken                  52.6%" in where_table(found, 100_000_000)
@@ -222,12 +222,14 @@ def test_the_limit_counts_what_the_tokenizer_itself_counts(made):
     reference = Tokenizer.from_str(loaded.blob)
     reference.encode_special_tokens = True
     ids = [one.ids for one in reference.encode_batch_fast(texts, add_special_tokens=False)]
+    assert loaded.end_id is not None
     wanted = sum(map(len, ids)) + len(ids), sum(map(sum, ids)) + len(ids) * loaded.end_id
     assert expected(made.files, "text", made.tokenizer) == wanted
     assert count_ids(made.tokens) == wanted
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_command_runs_limit_stoker_both_engines_and_a_peer(made, tmp_path, capsys):
     arguments = ["--input", *made.files, "--tokenizer", made.tokenizer, "--peers", "ray_data"]
     small = ["--peer-bytes", "200k", "--rounds", "1", "--json", str(tmp_path / "all.json")]
@@ -244,6 +246,7 @@ def test_the_command_runs_limit_stoker_both_engines_and_a_peer(made, tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_profile_says_where_a_units_time_goes(made, capsys):
     arguments = ["--input", *made.files, "--tokenizer", made.tokenizer, "--peer-bytes", "200k"]
     assert main([*arguments, "--profile"]) == 0
