@@ -101,6 +101,30 @@ def test_a_submitted_job_runs_from_its_own_copy(
     assert f"joined Ray at {head.address}" in done.stdout
 
 
+@pytest.mark.parametrize("way", ["submitted with it", "PYTHONPATH, joining", "PYTHONPATH, alone"])
+def test_a_transform_of_ones_own_reaches_the_workers(way: str, head: Head, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    (folder / "own.py").write_text("def first(table):\n    return table.slice(0, 1)\n")
+    command = [sys.executable, SCRIPT, "--transform", "own:first"]
+    with temporary_home() as home:
+        more = {"PYTHONPATH": str(folder)}
+        if way == "submitted with it":
+            for room in ("pipelines", "shards"):
+                shutil.copytree(REPOSITORY / room, folder / room)
+            submit = [RAY, "job", "submit", "--address", head.dashboard, "--working-dir", "."]
+            command = [*submit, "--", "pipelines/tokenize.py", *command[2:]]
+            more = {"RAY_AUTH_MODE": "token"}
+        elif way == "PYTHONPATH, alone":
+            more |= {"HOME": str(home), "RAY_TMPDIR": str(home)}
+        done = start(head, command, tmp_path / "out", folder, more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("Ray started here" if "alone" in way else "joined Ray") in done.stdout
+    manifest = open_dataset(str(tmp_path / "out")).manifest
+    assert manifest.counts.transform_in == 2
+    assert manifest.counts.documents == 1
+
+
 @pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}], ids=["unset", "token"])
 def test_a_missing_token_is_one_clear_line(
     mode: dict[str, str], head: Head, tmp_path: Path
