@@ -123,14 +123,16 @@ class Preview:
             for unit in self.plan.units
         )
         cpu, cores = measured.cpu_per_byte * total, os.cpu_count() or 1
+        # The last slice of a source with a limit is read in part.
+        about = "about" if self.plan.rules.limit is None else "at most about"
         yield (
-            f"  estimate    about {ratio * total:.2g} tokens, "
+            f"  estimate    {about} {ratio * total:.2g} tokens, "
             f"{show_size(ratio * total * width)} in {shards:,} shards of at most "
             f"{show_size(self.shard_bytes)}"
         )
         yield (
-            f"              about {cpu:.2g} s of CPU for reading and encoding, {cpu / cores:.2g} s "
-            f"on the {cores} cores of this machine, without start and writing"
+            f"              {about} {cpu:.2g} s of CPU for reading and encoding, "
+            f"{cpu / cores:.2g} s on the {cores} cores of this machine, without start and writing"
         )
         yield (
             f"              from {show_size(measured.text_bytes)} of this job's text, encoded here "
@@ -153,7 +155,7 @@ def preview(options: Options) -> Preview:
     )
     return Preview(
         output=record.store.uri,
-        state="this very job is done, nothing to do" if finished else "to be written",
+        state=_state(finished, held, options),
         plan=plan,
         tokenizer=tokenizer,
         choice=choice,
@@ -177,6 +179,15 @@ def _coarse(plan: Plan) -> str:
         f"{largest.uri} has {groups:,} row groups, the largest of {show_size(size)}: one task "
         "reads it alone, so few cores may work on this file. Smaller row groups would help"
     )
+
+
+def _state(finished: bool, held: Held, options: Options) -> str:
+    if finished:
+        return "this very job is done, nothing to do"
+    if held.manifest is None:
+        return "to be written"
+    documents = f"the {held.manifest.documents:,} documents there"
+    return f"to be written {'behind' if options.append else 'instead of'} {documents}"
 
 
 def _by_kind(plan: Plan) -> dict[tuple[str, str], tuple[int, int]]:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from loaders import TokenDataset
 from pipelines.choose import Choice
+from pipelines.dry_run import preview
 from pipelines.job import make_job, run
 from pipelines.options import Options
 from pipelines.prepare import prepare
@@ -321,6 +322,10 @@ def test_what_would_not_fit_behind_a_dataset_is_not_appended(
     more = options_of(corpus, tokenizer, tmp_path / "out", append=True, **after)
     with pytest.raises(StokerError, match=f"can't be appended to: .*{words}"):
         prepare(more)
+    instead = preview(replace(more, append=False, overwrite=True))
+    assert (
+        instead.state == f"to be written instead of the {record.counts.documents} documents there"
+    )
 
 
 def written(options: Options, *, twice: bool) -> dict[str, bytes]:
