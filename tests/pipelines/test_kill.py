@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.pipelines.interrupted import (
     receipts,
 )
 from tests.pipelines.processes import (
+    SCRIPT,
     environment,
     kill_below,
     kill_tree,
@@ -26,6 +28,7 @@ from tests.pipelines.processes import (
     temporary_home,
     wait_until,
 )
+from tests.pipelines.tokenizers_by_hand import blob, pair_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -128,3 +131,26 @@ def test_a_suspended_driver_finds_its_lease_taken_and_ends_while_the_other_finis
         assert "the lease of this job is gone" in line
         assert "Traceback" not in err
     slow_job.assert_whole(out)
+
+
+def test_a_unit_whose_worker_dies_each_time_ends_the_job_in_words(
+    home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly.py").write_text(
+        "import os, sys\n"
+        "def transform(table):\n"
+        "    if sys.argv[0].endswith('default_worker.py'):\n"
+        "        os._exit(9)\n"
+        "    return table\n"
+    )
+    (tmp_path / "t.json").write_text(blob(pair_tokenizer(merged="Ġdocument")))
+    (tmp_path / "in.jsonl").write_text('{"text": "one document"}')
+    command = [sys.executable, SCRIPT, "--input", str(tmp_path / "in.jsonl"), "--output"]
+    command += [str(tmp_path / "out"), "--tokenizer", str(tmp_path / "t.json")]
+    command += ["--end-token", "<|end|>", "--transform", "deadly:transform"]
+    with process(command, environment(home, PYTHONPATH=str(tmp_path))) as job:
+        out, err = job.communicate(timeout=250)
+    assert job.returncode == 1, out + err
+    [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "in.jsonl) was begun 10 times and its worker died each time" in line
+    assert not (tmp_path / "out" / "manifest.json").exists()

@@ -25,6 +25,7 @@ from pipelines.plan import Slice, cut_units
 from pipelines.read import SAMPLE_BYTES, BadRow, read_slice, read_unit
 from pipelines.read_parquet import group_start
 from shards.errors import StokerError
+from tests.servers import S3Server
 
 
 @pytest.fixture(scope="module")
@@ -431,6 +432,21 @@ def test_an_input_that_changes_while_it_is_read_is_an_error(
     os.utime(path, ns=(1, 1))
     with pytest.raises(StokerError, match="changed since the plan"):
         list(batches)
+
+
+@pytest.mark.parametrize("how", ["replaced", "shortened", "emptied", "removed"])
+def test_an_object_that_changes_after_the_plan_is_an_error(how: str, s3: S3Server) -> None:
+    uri = f"{s3.bucket('changing')}/a.jsonl"
+    path = s3.path(uri)
+    path.write_text('{"text": "x"}\n' * 9)
+    [planned] = find_inputs([uri])
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_text('{"text": "y"}\n' * {"replaced": 9, "shortened": 5, "emptied": 0}[how])
+    [piece] = slices_at(planned, [])
+    with pytest.raises(StokerError, match=r"s3://changing/a\.jsonl changed since the plan"):
+        list(read_slice(piece, ReadOptions(text_split="file")))
 
 
 def test_a_removed_input_is_an_error_and_not_a_missing_document(tmp_path: Path) -> None:
