@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.summary import Summary
 from shards.commit import InputFile, commit, publish
 from shards.dataset import open_dataset
 from shards.errors import StokerError
+from shards.gc import collect_garbage
 from shards.ledger import Ledger
 from shards.verify import verify
 from tests.datasets import description
@@ -79,6 +81,7 @@ def test_three_generations_each_the_beginning_of_the_next(
     assert [reader.manifest.documents for reader, _ in readers] == [n for _, n in readers]
 
 
+@pytest.mark.slow
 def test_an_append_gives_the_ids_of_a_job_of_its_own(tokenize: Tokenize, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in" / "a.jsonl", TEXTS[:100])
     tokenize()
@@ -153,6 +156,7 @@ def test_other_tokens_cannot_follow_and_both_are_named(
         tokenize(append=True, **change)
 
 
+@pytest.mark.slow
 def test_another_label_for_a_held_input_is_refused(tokenize: Tokenize, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in" / "a.jsonl", TEXTS[:10])
     tokenize(inputs=(f"web={path}",))
@@ -160,6 +164,7 @@ def test_another_label_for_a_held_input_is_refused(tokenize: Tokenize, tmp_path:
         tokenize(inputs=(f"code={path}",), append=True)
 
 
+@pytest.mark.slow
 def test_new_labels_come_with_an_append(tokenize: Tokenize, tmp_path: Path) -> None:
     web = write_jsonl(tmp_path / "in" / "web.jsonl", TEXTS[:30])
     code = write_jsonl(tmp_path / "in" / "code.jsonl", TEXTS[30:50])
@@ -189,6 +194,7 @@ def test_append_and_overwrite_together_are_refused(tokenize: Tokenize) -> None:
         tokenize(append=True, overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_lost_shard_of_a_dataset_without_new_input_is_an_error_that_names_it(
     tokenize: Tokenize, tmp_path: Path
 ) -> None:
@@ -224,6 +230,7 @@ def test_a_commit_by_another_job_in_between_is_not_overwritten(
     assert len(documents_of(out)) == 10
 
 
+@pytest.mark.slow
 def test_append_on_s3(tokenize: Tokenize, tmp_path: Path, s3: S3Server) -> None:
     bucket = s3.bucket("append")
     for name in "ab":
@@ -236,7 +243,7 @@ def test_append_on_s3(tokenize: Tokenize, tmp_path: Path, s3: S3Server) -> None:
     assert len(documents_of(f"{bucket}/out")) == 200
 
 
-@pytest.mark.parametrize("how", ["append", "overwrite"])
+@pytest.mark.parametrize("how", [pytest.param("append", marks=pytest.mark.slow), "overwrite"])
 def test_a_reader_of_the_old_generation_is_undisturbed_while_and_after_another_is_written(
     how: str, tokenize: Tokenize, tmp_path: Path
 ) -> None:
@@ -266,3 +273,9 @@ def test_a_reader_of_the_old_generation_is_undisturbed_while_and_after_another_i
     assert not wrong
     assert [sample["input_ids"].tolist() for sample in reader[:]] == expected
     assert TokenDataset(str(tmp_path / "out"), 64).samples > reader.samples
+    collect_garbage(str(tmp_path / "out"), delete=True)
+    if how == "append":
+        assert [sample["input_ids"].tolist() for sample in reader[:]] == expected
+    else:
+        with pytest.raises(StokerError, match=r"shards/.*\.arrow"):
+            pickle.loads(pickle.dumps(reader))[:]  # files that are open outlive their names

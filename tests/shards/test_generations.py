@@ -78,7 +78,7 @@ shapes = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(generations=st.lists(shapes, min_size=2, max_size=4), masked=st.booleans())
 def test_every_stream_begins_with_the_one_of_the_generation_before(
     generations: list[Any], masked: bool
