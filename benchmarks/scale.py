@@ -150,6 +150,8 @@ STEPS: dict[str, Callable[[Size], object]] = {
     "take and fold receipts, over the whole job": take,
     "read receipts and commit": commit,
 }
+# Hours, in a job of a million units: its memory counts and its time doesn't.
+_OVER_THE_JOB = {"take and fold receipts, over the whole job"}
 
 
 def simulate(size: Size) -> list[Measured]:
@@ -276,9 +278,13 @@ def _measured(name: str, size: Size) -> Measured:
 
 def report(size: Size, measured: Sequence[Measured]) -> str:
     """The table, and what it is of."""
-    within = all(m.seconds <= AIM_S and m.peak_bytes <= AIM_BYTES for m in measured)
+    within = all(
+        (m.seconds <= AIM_S or m.step in _OVER_THE_JOB) and m.peak_bytes <= AIM_BYTES
+        for m in measured
+    )
     head = f"{size.units:,} units of {size.cells} cells, all synthetic, in {size.folder}"
-    aim = f"{'aim, each':<44}{AIM_S:>9.0f} s{'':>11} {show_size(AIM_BYTES):>12}"
+    words = "aims (no time for the job-long step)"
+    aim = f"{words:<44}{AIM_S:>9.0f} s{'':>11} {show_size(AIM_BYTES):>12}"
     verdict = "within the aims" if within else "NOT within the aims"
     lines = [
         head,

@@ -57,6 +57,8 @@ def test_the_table_names_the_aims_and_says_when_one_is_missed() -> None:
     assert text.endswith("\nwithin the aims")
     for bad in (Measured("s", 121.0, 1.0, 1), Measured("s", 1.0, 1.0, AIM_BYTES + 1)):
         assert report(size, [good, bad]).endswith("NOT within the aims")
+    hours = Measured("take and fold receipts, over the whole job", 9999.0, 1.0, 1)
+    assert report(size, [good, hours]).endswith("\nwithin the aims")
 
 
 @in_processes
