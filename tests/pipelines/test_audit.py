@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -27,9 +28,10 @@ from pipelines.options import Options, ReadOptions
 from pipelines.plan import Unit, cut_units
 from pipelines.tasks import Outcome, run_units
 from pipelines.write import Job, run_unit, start_unit
+from shards.dataset import open_dataset
 from shards.errors import StokerError
 from tests.pipelines.texts import documents
-from tests.pipelines.tokenizers_by_hand import blob, pair_tokenizer
+from tests.pipelines.tokenizers_by_hand import blob, changed, pair_tokenizer
 
 HAND = blob(pair_tokenizer(SPLITS["Llama 3"], merged="Ġabcde"))
 TEXTS = [f"abc {n} cab dead" for n in range(500)]
@@ -214,6 +216,22 @@ def test_a_job_whose_audit_fails_commits_nothing_and_fails_again_when_it_is_star
     monkeypatch.setattr(job, "run_units", run_units)
     summary = tokenize("out", audit=0.1)
     assert summary.skipped < summary.units, "no receipt vouches for the unit that failed"
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_reason_why_the_reference_encodes_is_printed_and_kept(
+    tmp_path: Path, tokenize: Callable[..., Any]
+) -> None:
+    """With a tokenizer whose shape isn't let in, the whole job through."""
+    stripping = changed(json.loads(HAND), "added_tokens.2.lstrip", True)
+    (tmp_path / "tokenizer.json").write_text(blob(stripping))
+    summary = tokenize("out")
+    reason = "its added token '[PLAIN]' is lstrip"
+    assert f"engine      tokenizers: {reason}" in str(summary)
+    manifest = open_dataset(str(tmp_path / "out")).manifest
+    assert (manifest.engine, manifest.engine_reason) == ("tokenizers", reason)
+    with pytest.raises(StokerError, match=re.escape(reason)):
+        tokenize("other", engine="gigatoken")
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.2, float("nan")])
