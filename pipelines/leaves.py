@@ -14,6 +14,8 @@ from pipelines.read import Batch, make_batch
 from shards.errors import StokerError
 
 _LONGEST_LIST_OF_COLUMNS = 20
+# What Arrow raises for a damaged file; the last where a column's name isn't text.
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def rows_of(

@@ -16,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipelines.files import InputFile, LocalFile
-from pipelines.leaves import check_leaves, leaf, leaf_types, rows_of
+from pipelines.leaves import DAMAGE, check_leaves, leaf, leaf_types, rows_of
 from pipelines.options import ReadOptions
 from pipelines.plan import Slice
 from pipelines.read import Batch
@@ -45,7 +45,7 @@ def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]
             for first in range(0, batch.num_rows, step):
                 place = partial(_row_place, number, first)
                 yield rows_of(batch.slice(first, step), file.uri, place, reading, part)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(file.uri, error) from error
 
 
@@ -55,7 +55,7 @@ def types(file: InputFile) -> dict[str, pa.DataType]:
         if _is_file(file):
             return leaf_types(pa.ipc.open_file(_source(file)).schema)
         return leaf_types(pa.ipc.open_stream(pa.PythonFile(file, mode="r")).schema)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(file.uri, error) from error
 
 

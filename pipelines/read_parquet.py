@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.files import InputFile, LocalFile
-from pipelines.leaves import check_leaves, leaf_types, rows_of
+from pipelines.leaves import DAMAGE, check_leaves, leaf_types, rows_of
 from pipelines.options import ReadOptions
 from pipelines.plan import Slice
 from pipelines.read import Batch
@@ -41,7 +41,7 @@ def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]
                 first += batch.num_rows
             if done - before != group.rows:
                 raise pa.ArrowInvalid(f"row group {group.number} lacks rows of its {group.rows}")
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(file.uri, error) from error
 
 
@@ -49,7 +49,7 @@ def types(file: InputFile) -> dict[str, pa.DataType]:
     """Type of each column by its dotted name; reads the footer."""
     try:
         return leaf_types(open_parquet(file).schema_arrow)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(file.uri, error) from error
 
 
@@ -57,7 +57,7 @@ def largest_group(file: InputFile) -> tuple[int, int]:
     """(row groups, bytes of the largest as stored) of the file; reads the footer."""
     try:
         metadata = open_parquet(file).metadata
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(file.uri, error) from error
     count = metadata.num_row_groups
     starts = [group_start(metadata, group) for group in range(count)]
