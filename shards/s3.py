@@ -22,6 +22,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
@@ -103,9 +104,12 @@ def s3_errors(uri: str) -> Iterator[None]:
             f"{uri}: no AWS credentials. Set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the machine a role"
         ) from error
-    except (IncompleteReadError, ResponseStreamingError, HTTPError) as error:
+    except (IncompleteReadError, ResponseStreamingError) as error:
         raise Unavailable(f"{uri}: S3's answer ended early ({error})") from error
-    except (ConnectionError, HTTPClientError) as error:
+    except CredentialRetrievalError as error:
+        # A role's: many machines that ask at once are told to wait.
+        raise Unavailable(f"{uri}: {error}") from error
+    except (ConnectionError, HTTPClientError, HTTPError) as error:
         raise Unavailable(f"{uri}: S3 does not answer ({error})") from error
     except BotoCoreError as error:
         raise StoreError(f"{uri}: {error}") from error

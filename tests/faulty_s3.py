@@ -30,6 +30,7 @@ class Fault(Enum):
     LOST = "the request is served, and the connection reset instead of its answer"
     SHORT = "the answer's body ends half-way; where there is none, as LOST"
     STALL = "nothing at all for a while, then the answer"
+    HANG = "half of the answer's body, then nothing for a while, then its end"
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         if fault is Fault.LOST or (fault is Fault.SHORT and not data):
             return self._reset()
-        self._answer(status, headers, data, short=fault is Fault.SHORT)
+        self._answer(status, headers, data, fault)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
@@ -183,7 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def _answer(
-        self, status: int, headers: list[tuple[str, str]], data: bytes, short: bool = False
+        self,
+        status: int,
+        headers: list[tuple[str, str]],
+        data: bytes,
+        fault: Fault | None = None,
     ) -> None:
         self.send_response_only(status)
         length = str(len(data))
@@ -196,8 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data[: len(data) // 2] if short else data)
-        if short:
+                half = len(data) // 2 if fault in (Fault.SHORT, Fault.HANG) else len(data)
+                self.wfile.write(data[:half])
+                if fault is Fault.HANG:
+                    self.faulty.wait()
+                    self.wfile.write(data[half:])
+        if fault is Fault.SHORT:
             self.close_connection = True
 
     def _reset(self) -> None:

@@ -122,36 +122,46 @@ def test_a_job_outlasts_a_stall_of_30_seconds(corpus: Corpus, proxy: FaultyS3) -
     corpus.assert_whole("stalled")
 
 
-def from_shard_on(number: int, fault: Fault) -> Rule:
-    """All is well until so many shards were put; then nothing ever is."""
-    shards = 0
+def from_put_on(number: int, key: str, fault: Fault) -> Rule:
+    """All is well until so many keys of this kind were put; then nothing ever is."""
+    puts = 0
 
     def rule(request: Request) -> Fault | None:
-        nonlocal shards
-        shards += request.method == "PUT" and "/shards/" in request.path
-        return fault if shards > number else None
+        nonlocal puts
+        puts += request.method == "PUT" and key in request.path
+        return fault if puts >= number else None
 
     return rule
 
 
-@pytest.mark.parametrize("fault", [Fault.SLOW_DOWN, Fault.RESET], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    ("number", "key", "fault"),
+    [
+        (6, "/shards/", Fault.SLOW_DOWN),
+        (6, "/shards/", Fault.RESET),
+        (1, "/cells-", Fault.RESET),
+        (1, "/manifest.json", Fault.RESET),
+    ],
+    ids=["shards throttled", "shards reset", "tables reset", "manifest reset"],
+)
 def test_where_s3_never_recovers_the_job_ends_in_words_and_goes_on_later(
-    fault: Fault, corpus: Corpus, proxy: FaultyS3
+    number: int, key: str, fault: Fault, corpus: Corpus, proxy: FaultyS3
 ) -> None:
-    name = f"dead-{fault.name.lower().replace('_', '-')}"
+    name = f"dead-{number}-{key.strip('/-').replace('.', '-')}-{fault.name.lower()[:4]}"
     store = open_store(f"{corpus.bucket}/{name}")
-    proxy.behave(from_shard_on(4, fault))
+    proxy.behave(from_put_on(number, key, fault))
     started = time.monotonic()
     with pytest.raises(StokerError) as caught:
         corpus.run(name)
     print(f"{name}: {dict(proxy.requests)}, {time.monotonic() - started:.1f} s: {caught.value}")
-    assert str(caught.value).startswith(f"{store.uri}/")
+    assert str(caught.value).startswith(f"{corpus.bucket}/")
     assert "tried for" in str(caught.value)
     assert "\n" not in str(caught.value)
     proxy.behave()
     assert not store.exists("manifest.json")
     again = corpus.run(name)
-    assert 0 < again.skipped < again.units
+    assert again.skipped > 0
+    assert (again.skipped == again.units) == (key != "/shards/")
     assert not store.exists(LEASE)
     corpus.assert_whole(name)
 

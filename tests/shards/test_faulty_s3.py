@@ -27,7 +27,8 @@ def store(s3: S3Server, proxy: FaultyS3) -> Store:
     return open_store(s3.bucket("faulty") + "/some/prefix")
 
 
-QUICK = [fault for fault in Fault if fault is not Fault.STALL]
+SILENT = [Fault.STALL, Fault.HANG]
+QUICK = [fault for fault in Fault if fault not in SILENT]
 
 
 SLOW_DOWN_IS_SLOW = [
@@ -51,12 +52,15 @@ def test_every_operation_outlasts_a_fault(fault: Fault, store: Store, proxy: Fau
 
 
 @pytest.mark.slow
-def test_a_stalled_request_is_given_up_and_sent_again(store: Store, proxy: FaultyS3) -> None:
+@pytest.mark.parametrize("fault", SILENT, ids=lambda fault: fault.name)
+def test_a_request_that_is_not_answered_is_given_up_and_sent_again(
+    fault: Fault, store: Store, proxy: FaultyS3
+) -> None:
     store.write("a", b"0123456789")
     proxy.stall_s = 100
-    proxy.behave(first(1, Fault.STALL, "GET"))
+    proxy.behave(first(1, fault, "GET"))
     assert store.read("a") == b"0123456789"
-    assert proxy.met == {Fault.STALL: 1}
+    assert proxy.met == {fault: 1}
     assert proxy.requests["GET"] == 2
 
 
