@@ -113,7 +113,8 @@ class Held:
         index = self.dataset.index
         missing: list[str] = []
         for number, plan in enumerate(self.dataset.manifest.plans):
-            listed = ListedShards.of(self.dataset.store, plan)
+            units = 1 + int(index.unit.max(where=index.plan == number, initial=-1))
+            listed = ListedShards.of(self.dataset.store, plan, units)
             there = listed.hold(index.unit, index.part, index.bytes) | (index.plan != number)
             missing.extend(self.dataset.path(shard) for shard in (~there).nonzero()[0].tolist())
         return missing

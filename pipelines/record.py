@@ -117,7 +117,7 @@ class Record:
             "libraries": self.plan.libraries,
         }
         self.store.write(PLAN_KEY, json.dumps(content, indent=1, sort_keys=True).encode())
-        listed = ListedShards.of(self.store, self.plan.id)
+        listed = ListedShards.of(self.store, self.plan.id, len(self.plan.units))
         self.ledger = Ledger.read(self.store, self.plan.id, listed)
         self.skipped = len(self.ledger.units)
         self.check_budget()

@@ -314,11 +314,17 @@ class ListedShards:
     sizes: Ints = field(repr=False)
 
     @classmethod
-    def of(cls, store: Store, plan: str) -> Self:
-        """Lists `shards/<plan>/` once."""
+    def of(cls, store: Store, plan: str, units: int) -> Self:
+        """Lists `shards/<plan>/` once; several parts of it side by side where it is long.
+
+        Args:
+            units: of the plan; shards of further ones aren't looked for.
+        """
         prefix = f"shards/{plan}/"
+        # Units have eight digits: a prefix of four is ten thousand of them.
+        parts = [f"{n:04d}" for n in range(-(-units // 10_000))] if units > 20_000 else [""]
         names, sizes = [], []
-        for entry in store.list(prefix):
+        for entry in store.list_many([prefix + part for part in parts]):
             unit, _, part = entry.key[len(prefix) : -6].partition("-")
             if unit.isdigit() and part.isdigit() and entry.key.endswith(".arrow"):
                 names.append(shard_number(int(unit), int(part)))

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from shards.store import Bytes, Entry, check_key
 T = TypeVar("T")
 
 _PART_BYTES = 16 << 20
+_LISTED_TOGETHER = 8
 _DELETED_TOGETHER = 1000  # as many as S3 takes in a request
 _CREDENTIALS = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 _CREDENTIALS |= {"InvalidToken", "403", "Forbidden", "AllAccessDisabled"}
@@ -229,6 +231,12 @@ class S3Store:
             if not page.get("IsTruncated"):
                 return
             where["ContinuationToken"] = page["NextContinuationToken"]
+
+    def list_many(self, prefixes: Sequence[str]) -> Iterator[Entry]:
+        # A page holds 1,000 names and takes a tenth of a second.
+        with ThreadPoolExecutor(_LISTED_TOGETHER, "list") as pool:
+            for entries in pool.map(lambda prefix: list(self.list(prefix)), prefixes):
+                yield from entries
 
     def exists(self, key: str) -> bool:
         try:

@@ -63,6 +63,10 @@ class Store(Protocol):
         """Every object whose key begins with `prefix`, sorted by key."""
         ...
 
+    def list_many(self, prefixes: Sequence[str]) -> Iterator[Entry]:
+        """What `list` gives for each of several prefixes, none the beginning of another."""
+        ...
+
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         ...
@@ -186,6 +190,12 @@ class LocalStore:
                             stat = os.stat(os.path.join(root, name))
                             found.append(Entry(key, stat.st_size, local_etag(stat)))
         yield from sorted(found, key=lambda entry: entry.key)
+
+    def list_many(self, prefixes: Sequence[str]) -> Iterator[Entry]:
+        # One walk: each would be of the same folder.
+        wanted = tuple(prefixes)
+        entries = self.list(os.path.commonprefix(prefixes))  # noqa: RUF071 (characters are meant)
+        return (entry for entry in entries if entry.key.startswith(wanted))
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()

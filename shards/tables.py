@@ -70,7 +70,8 @@ def read_table(store: Store, info: TableInfo) -> pa.RecordBatch:
     if len(data) != info.bytes or f"{xxh3(data):016x}" != info.xxh3:
         raise DatasetError(
             f"{store.uri}/{info.name} is not the table that the manifest names: its checksum or "
-            "size differs. Restore it, or run the tokenize job again: it rebuilds tables in seconds"
+            "size differs. Restore it; a dataset of one plan can be committed again in seconds: "
+            f"delete {store.uri}/manifest.json and run the tokenize job again"
         )
     try:
         batch = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)

@@ -49,11 +49,14 @@ def verify(uri: str, *, show_progress: bool = False) -> Verified:
             bar.update(int(dataset.index.bytes[shard]))
     if broken:
         more = f"\nand {len(broken) - 10} more" if len(broken) > 10 else ""
-        raise CorruptShard(
-            "\n".join(broken[:10])
-            + f"{more}\nDelete what is broken and run the tokenize job again: it writes just that"
-        )
+        raise CorruptShard("\n".join(broken[:10]) + f"{more}\n{_cure(dataset)}")
     return Verified(dataset.uri, len(dataset.index), total)
+
+
+def _cure(dataset: Dataset) -> str:
+    if len(dataset.manifest.plans) > 1:
+        return "Restore what is broken, or tokenize everything anew with --overwrite"
+    return "Delete what is broken and run the tokenize job again: it writes just that"
 
 
 def _check_tokenizer(dataset: Dataset) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from shards.commit import InputFile, commit, write_tables
 from shards.errors import DatasetError, StoreError
-from shards.format import Cells
+from shards.format import Cells, shard_path
 from shards.ledger import FOLDED_TOGETHER, Ledger, ListedShards, fold
 from shards.receipt import Counts, Receipt, ShardRecord, receipt_key, to_batch, write_receipt
 from shards.store import LocalStore, open_store
@@ -166,7 +166,7 @@ def test_a_unit_whose_shard_is_gone_or_cut_short_is_not_done(tmp_path: Path) -> 
     os.truncate(tmp_path / receipt(3, 2, 1).shards[0].path, 7)
     (tmp_path / receipt(5, 2, 1).shards[0].path).unlink()
     (tmp_path / "shards" / PLAN / "notes.txt").touch()
-    ledger = Ledger.read(store, PLAN, ListedShards.of(store, PLAN))
+    ledger = Ledger.read(store, PLAN, ListedShards.of(store, PLAN, 10))
     assert ledger.units == {0, 2, 4}
     for unit in (5, 3, 1):
         ledger.add(receipt(unit, 2, 1))
@@ -178,7 +178,7 @@ def test_a_unit_whose_shard_is_gone_or_cut_short_is_not_done(tmp_path: Path) -> 
 def test_nothing_is_done_where_no_shard_lies(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     fold(store, PLAN, to_batch([receipt(0, 1), receipt(1)]))
-    assert Ledger.read(store, PLAN, ListedShards.of(store, PLAN)).units == {1}
+    assert Ledger.read(store, PLAN, ListedShards.of(store, PLAN, 10)).units == {1}
 
 
 def broken(one: Receipt, **changes: object) -> Receipt:
@@ -245,6 +245,22 @@ def test_the_same_commit_on_s3_and_on_disk(tmp_path: Path, s3: S3Server) -> None
     assert {name: store.read(name) for name in names} == committed(receipts, tmp_path / "plain")
     assert len(list(store.list("receipts/"))) == 2
     assert read_table(store, manifest.tables.cells).num_rows == sum(1 + n % 4 for n in range(600))
+
+
+def test_a_long_listing_in_parts_finds_what_a_short_one_finds(tmp_path: Path, s3: S3Server) -> None:
+    unit = np.array([0, 9_999, 10_000, 25_000, 30_000, 120_000, 120_001])
+    part = np.array([0, 1, 0, 1_000, 0, 0, 0])
+    size = np.array([3, 4, 5, 6, 7, 8, 9])
+    for store in (LocalStore(str(tmp_path)), open_store(s3.bucket("listing") + "/out")):
+        for u, p, n in zip(unit[:-1].tolist(), part.tolist(), size.tolist(), strict=False):
+            store.write(shard_path(PLAN, u, p), b"x" * n)
+            store.write(shard_path("f" * 16, u, p), b"x" * 99)
+        whole = ListedShards.of(store, PLAN, 20_000)
+        for units in (120_001, 10**6):
+            listed = ListedShards.of(store, PLAN, units)
+            assert listed.names.tolist() == whole.names.tolist()
+            assert listed.hold(unit, part, size).tolist() == [True] * 6 + [False]
+        assert not listed.hold(unit, part, size + 1).any()
 
 
 # --- memory ------------------------------------------------------------------------------------
