@@ -34,9 +34,9 @@ def normalizers(content: Mapping[str, Any]) -> tuple[str, ...]:
 def find_unnormalized(documents: pa.LargeStringArray) -> npt.NDArray[np.bool_] | None:
     """bool [documents]: which NFC may change; None when it changes none.
 
-    Python's tables of Unicode decide, by a quick look at each character, 1 GB/s. They are newer
-    than those of HF, so a document may go to HF for nothing; never the other way, since neither
-    decompositions nor classes of characters that exist are ever changed.
+    Python's tables of Unicode decide, by a quick look at each character: 0.5 GB/s of English, 50
+    MB/s of Hindi. They are newer than those of HF, so a document may go to HF for nothing; never
+    the other way, since neither decompositions nor classes of characters that exist ever change.
     """
     offsets = offsets_of_text(documents)
     if not len(documents) or offsets[0] == offsets[-1]:
