@@ -36,7 +36,8 @@ _O200K = (
 )
 _NEMOTRON = _O200K.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace(r"\p{N}{1,3}", r"\p{N}")
 # By the family that made each known. Not cl100k's (`\s*[\r\n]` without the +): gigatoken 0.10.0
-# parts from the reference where U+0085, U+00A0 or another wide space follows a carriage return.
+# encodes it as tiktoken's, with `\s++$` before, so it parts from the reference where a text ends in
+# spaces behind a line's end, and where U+0085, U+00A0 or another wide space follows one.
 SPLITS = {
     "Llama 3": _LLAMA3,
     "Qwen 2": _QWEN2,

@@ -205,7 +205,7 @@ FAMILIES = (
     Shape("Mistral", partial(sentencepiece_tokenizer, "Mistral"), None),
     Shape("Gemma", partial(sentencepiece_tokenizer, "Gemma"), None),
     Shape("Gemma 1", partial(sentencepiece_tokenizer, "Gemma 1"), None),
-    # gigatoken parts from HF before U+0085, U+00A0 or another wide space after a line's end.
+    # gigatoken parts from HF where a text ends in spaces behind a line's end, and elsewhere.
     Shape("cl100k", _family(CL100K), "split pattern is not one of those proved equal"),
     Shape("cl100k, possessive", _family(CL100K_POSSESSIVE), "split pattern is not one"),
     Shape("Kimi", _family(KIMI), "split pattern is not one of those proved equal"),
