@@ -1,11 +1,15 @@
-"""Parquet -> documents: the row groups that start in a slice, a few MiB of text at a time."""
+"""Parquet -> documents: the row groups of a slice, a few MiB of text at a time.
+
+Row groups share the file's bytes in proportion to their sizes, in order, as the footer has them; a
+group belongs to the slice in which its share begins.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +22,8 @@ from pipelines.read import Batch
 from shards.errors import StokerError
 
 BATCH_BYTES = 8 << 20
-# A row group with more, compressed, is not fetched at once.
-_LARGEST_HELD = 128 << 20
+# A row group with more, not compressed, is not fetched at once.
+_LARGEST_HELD = 256 << 20
 
 
 def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]:
@@ -28,13 +32,18 @@ def read(file: InputFile, piece: Slice, reading: ReadOptions) -> Iterator[Batch]
     try:
         parquet = open_parquet(file)
         check_leaves(leaf_types(parquet.schema_arrow), file.uri, reading)
-        groups = _groups_in(parquet.metadata, piece)
+        groups = [
+            group
+            for group in _groups(file, parquet.metadata)
+            if piece.start <= group.start < piece.stop
+        ]
+        reader = _Reader(file, parquet, names)
         rows = sum(group.rows for group in groups)
         done = 0
         for group in groups:
             first = group.first
             before = done
-            for batch in _read_group(file, parquet, names, group):
+            for batch in reader.read(group):
                 done += batch.num_rows
                 part = piece.bytes * done // max(rows, 1)
                 yield rows_of(batch, file.uri, partial(_row_place, first), reading, part)
@@ -54,14 +63,12 @@ def types(file: InputFile) -> dict[str, pa.DataType]:
 
 
 def largest_group(file: InputFile) -> tuple[int, int]:
-    """(row groups, bytes of the largest as stored) of the file; reads the footer."""
+    """(row groups, about how many bytes of the file the largest has); reads the footer."""
     try:
-        metadata = open_parquet(file).metadata
+        groups = _groups(file, open_parquet(file).metadata)
     except DAMAGE as error:
         raise _damaged(file.uri, error) from error
-    count = metadata.num_row_groups
-    starts = [group_start(metadata, group) for group in range(count)]
-    return count, max((b - a for a, b in pairwise([*starts, file.bytes])), default=0)
+    return len(groups), max((group.stop - group.start for group in groups), default=0)
 
 
 def open_parquet(
@@ -84,51 +91,65 @@ def open_parquet(
     )
 
 
-def group_start(metadata: pq.FileMetaData, group: int) -> int:
-    """Where a row group's bytes start: its first column's first page, a dictionary's included."""
-    first = metadata.row_group(group).column(0)
-    pages = [first.data_page_offset]
-    # Some writers put 0 where there is no dictionary.
-    if first.dictionary_page_offset:
-        pages.append(first.dictionary_page_offset)
-    return int(min(pages))
-
-
 @dataclass(frozen=True)
 class _Group:
-    """A row group: its number, its rows, and the number of its first row in the file."""
+    """A row group.
+
+    Attributes:
+        first: number of its first row in the file.
+        size: bytes of all its columns, not compressed, as the footer says.
+        start, stop: its share of the file's bytes.
+    """
 
     number: int
     rows: int
     first: int
+    size: int
+    start: int
+    stop: int
 
 
-def _groups_in(metadata: pq.FileMetaData, piece: Slice) -> list[_Group]:
-    groups, first = [], 0
-    for number in range(metadata.num_row_groups):
-        rows = metadata.row_group(number).num_rows
-        if piece.start <= group_start(metadata, number) < piece.stop:
-            groups.append(_Group(number, rows, first))
-        first += rows
-    return groups
+def _groups(file: InputFile, metadata: pq.FileMetaData) -> list[_Group]:
+    """All row groups; their shares of the file follow each other from its first byte to its last.
+
+    Where a group really starts is known to its columns' metadata alone, and pyarrow 26 ends the
+    process when those are damaged.
+    """
+    found = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    sizes = [max(1, group.total_byte_size) for group in found]
+    ends = [file.bytes * end // sum(sizes) for end in accumulate(sizes)]
+    firsts = accumulate((group.num_rows for group in found), initial=0)
+    return [
+        _Group(number, group.num_rows, first, size, start, stop)
+        for number, (group, first, size, start, stop) in enumerate(
+            zip(found, firsts, sizes, [0, *ends], ends, strict=False)
+        )
+    ]
 
 
-def _read_group(
-    file: InputFile, parquet: pq.ParquetFile, names: list[str], group: _Group
-) -> Iterator[pa.RecordBatch]:
-    """The rows of a row group, a batch at a time."""
-    metadata = parquet.metadata.row_group(group.number)
-    columns = [metadata.column(i) for i in range(metadata.num_columns)]
-    columns = [column for column in columns if column.path_in_schema in names]
-    size = sum(column.total_uncompressed_size for column in columns)
-    # A dictionary makes this an underestimate, of repeated values only.
-    rows = max(1, group.rows * BATCH_BYTES // max(size, BATCH_BYTES))
-    stored = sum(column.total_compressed_size for column in columns)
-    if not isinstance(file, LocalFile) and stored <= _LARGEST_HELD:
-        parquet = open_parquet(file, ahead=True, metadata=parquet.metadata)
-    yield from parquet.iter_batches(
-        rows, row_groups=[group.number], columns=names, use_threads=False
-    )
+class _Reader:
+    """Reads row groups of a file, a few MiB of the wanted columns at a time."""
+
+    def __init__(self, file: InputFile, parquet: pq.ParquetFile, names: list[str]) -> None:
+        self._file, self._parquet, self._names = file, parquet, names
+        # Of a group's bytes, what the wanted columns have; learnt from the group before.
+        self._share = 1.0
+
+    def read(self, group: _Group) -> Iterator[pa.RecordBatch]:
+        """The rows of a group."""
+        # A dictionary makes this an underestimate, of repeated values only.
+        size = max(self._share * group.size, BATCH_BYTES)
+        rows = max(1, int(group.rows * BATCH_BYTES / size))
+        parquet = self._parquet
+        if not isinstance(self._file, LocalFile) and group.size <= _LARGEST_HELD:
+            parquet = open_parquet(self._file, ahead=True, metadata=parquet.metadata)
+        seen = 0
+        for batch in parquet.iter_batches(
+            rows, row_groups=[group.number], columns=self._names, use_threads=False
+        ):
+            seen += batch.nbytes
+            yield batch
+        self._share = seen / group.size
 
 
 def _row_place(first: int, number: int) -> str:

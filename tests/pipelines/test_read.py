@@ -23,7 +23,6 @@ from pipelines.inputs import Input, find_inputs
 from pipelines.options import ReadOptions
 from pipelines.plan import Slice, cut_units
 from pipelines.read import SAMPLE_BYTES, BadRow, read_slice, read_unit
-from pipelines.read_parquet import group_start
 from shards.errors import StokerError
 from tests.servers import S3Server
 
@@ -293,14 +292,34 @@ def test_any_cut_gives_each_row_group_once(
     assert got == texts
 
 
-@pytest.mark.parametrize("dictionary", [True, False])
-def test_a_row_group_starts_at_its_first_page_a_dictionary_included(
-    dictionary: bool, tmp_path: Path
-) -> None:
+def test_units_share_the_row_groups_of_a_file_evenly(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["x"] * 100}), path, use_dictionary=dictionary)
-    magic = len(b"PAR1")
-    assert group_start(pq.ParquetFile(path).metadata, 0) == magic
+    pq.write_table(pa.table({"text": [f"{i:01000}" for i in range(800)]}), path, row_group_size=10)
+    units = list(cut_units([one_input(path)], path.stat().st_size // 4 + 1))
+    counts = [sum(b.rows for b in read_unit(unit, ReadOptions())) for unit in units]
+    assert sum(counts) == 800
+    assert len(counts) == 4
+    assert max(counts) - min(counts) <= 20
+
+
+def test_damage_in_the_footer_is_fatal_and_ends_no_process(tmp_path: Path) -> None:
+    """pyarrow's own metadata of a column ends the process where its histogram is damaged."""
+    path = tmp_path / "a.parquet"
+    table = pa.table(
+        {"text": [f"row {i}" for i in range(40)], "page": [{"n": i} for i in range(40)]}
+    )
+    pq.write_table(table, path, row_group_size=10)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    errors: list[str] = []
+    for at in range(footer, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 3]) + whole[at + 1 :])
+        try:
+            rows(path)
+        except StokerError as error:
+            errors.append(str(error))
+    assert len(errors) > 50
+    assert all(str(path) in error for error in errors)
 
 
 @pytest.mark.parametrize(
