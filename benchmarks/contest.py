@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.watch import watch
+from benchmarks.watch import Watched, watch
 from pipelines.connect import ROOT
 from shards.dataset import open_dataset
 from shards.errors import StokerError
@@ -124,14 +124,7 @@ def run_stoker(text: Text, engine: str) -> Run:
     """The command, into a new folder: its own Ray, plan, shards, checksums, fsync, commit."""
     with tempfile.TemporaryDirectory(prefix="stoker-tokenize-") as folder:
         out = f"{folder}/tokens"
-        chosen = ["--output", out, "--tokenizer", text.tokenizer, "--text-column", text.column]
-        script = str(ROOT / "pipelines" / "tokenize.py")
-        seen = watch(
-            [sys.executable, script, *chosen, "--engine", engine, "--input", *text.files],
-            _OURS,
-        )
-        (written,) = Path(out).glob("logs/*/report.json")
-        report = json.loads(written.read_text())
+        seen, report = watch_stoker(text.files, text.column, text.tokenizer, engine, out)
         tokens, ids_sum = count_ids(out)
     working = report["seconds"]["tasks"] + report["seconds"]["finish"]
     return Run(
@@ -144,6 +137,18 @@ def run_stoker(text: Text, engine: str) -> Run:
         equal=(tokens, ids_sum) == (text.tokens, text.ids_sum),
         report=report,
     )
+
+
+def watch_stoker(
+    files: Sequence[str], column: str, tokenizer: str, engine: str, output: str
+) -> tuple[Watched, dict[str, Any]]:
+    """Runs `pipelines/tokenize.py` as a user would; what was seen, and its report.json."""
+    chosen = ["--output", output, "--tokenizer", tokenizer, "--text-column", column]
+    script = str(ROOT / "pipelines" / "tokenize.py")
+    command = [sys.executable, script, *chosen, "--engine", engine, "--input", *files]
+    seen = watch(command, _OURS)
+    (written,) = Path(output).glob("logs/*/report.json")
+    return seen, json.loads(written.read_text())
 
 
 def run_peer(peer: str, text: Text, workers: int) -> Run:

@@ -10,7 +10,7 @@ order of documents changes from copy to copy; all that isn't ASCII letters stays
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,13 @@ def write_text(
                     break
             copy += 1
     return files
+
+
+def read_documents(files: Sequence[Path], column: str) -> pa.LargeStringArray:
+    """The documents of Parquet files without those that hold a special token's beginning."""
+    chunks = [c for file in files for c in pq.read_table(file, columns=[column]).column(0).chunks]
+    documents = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks])
+    return documents.filter(pc.invert(pc.match_substring(documents, "<|")))
 
 
 def runs(documents: pa.LargeStringArray, size: int) -> Iterator[pa.LargeStringArray]:

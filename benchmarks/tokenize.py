@@ -35,7 +35,7 @@ from benchmarks.command import guarded
 from benchmarks.contest import PEERS, Run, Text, cores, expected, run_limit, run_peer, run_stoker
 from benchmarks.corpus import make_corpus, train_tokenizer
 from benchmarks.standings import LIMIT, STOKER, Standing, Standings
-from benchmarks.text import file_text_bytes, write_text
+from benchmarks.text import file_text_bytes, read_documents, write_text
 from benchmarks.where import profile
 from pipelines.options import parse_size
 from pipelines.tokenizer import load_tokenizer
@@ -105,13 +105,6 @@ def prepare(chosen: argparse.Namespace, folder: Path) -> dict[str, Text]:
     few = cut(files, column, chosen.peer_bytes, folder / "few", cores())
     parts = {"all": files, "part": first_files(files, column, size // PART), "few": few}
     return {name: make_text(these, column, tokenizer) for name, these in parts.items()}
-
-
-def read_documents(files: Sequence[Path], column: str) -> pa.LargeStringArray:
-    """The documents of Parquet files without those that hold a special token's beginning."""
-    chunks = [c for file in files for c in pq.read_table(file, columns=[column]).column(0).chunks]
-    documents = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks])
-    return documents.filter(pc.invert(pc.match_substring(documents, "<|")))
 
 
 def first_files(files: Sequence[str], column: str, wanted_bytes: int) -> list[str]:

@@ -18,9 +18,21 @@ import psutil
 
 from shards.errors import StokerError
 
+# A point of a curve; a long run then has some thousands.
+_POINT_S = 1.0
 # What a process did between the last look and its end is missed; looks are cheap.
 _LOOK_S = 0.1
 _TAIL = 400
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A process at one look: seconds since the command was started, its memory in bytes."""
+
+    seconds: float
+    pid: int
+    name: str
+    rss: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class Watched:
         seconds: until it ended.
         cpu_s: user and system, of it and all it started.
         peak_rss: bytes, the largest that any of the processes was seen with.
+        curve: every process about once a second.
     """
 
     printed: str
@@ -40,6 +53,7 @@ class Watched:
     seconds: float
     cpu_s: float
     peak_rss: int
+    curve: tuple[Seen, ...] = ()
 
     def result(self) -> dict[str, Any]:
         """The JSON object in the last line it printed.
@@ -74,7 +88,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str] | None = None) 
     if code:
         tail = " ".join((complained or said)[-_TAIL:].split())
         raise StokerError(f"{name} ended with exit code {code}: {tail}")
-    return Watched(said, began, seconds, look.cpu_s, look.peak_rss)
+    return Watched(said, began, seconds, look.cpu_s, look.peak_rss, tuple(look.curve))
 
 
 def result_line(**result: object) -> None:
@@ -93,6 +107,8 @@ class _Look:
 
     def __init__(self, pid: int) -> None:
         self.peak_rss = 0
+        self.curve: list[Seen] = []
+        self._began = self._point = time.monotonic()
         self._cpu: dict[psutil.Process, float] = {}
         self._root = psutil.Process(pid)
         self._known = {self._root}
@@ -115,11 +131,22 @@ class _Look:
     def _once(self) -> None:
         with suppress(psutil.Error):
             self._known.update(self._root.children(recursive=True))
+        now = time.monotonic()
+        point = now >= self._point
+        if point:
+            self._point = now + _POINT_S
         for process in list(self._known):
             try:
                 with process.oneshot():
-                    times = process.cpu_times()
-                    self.peak_rss = max(self.peak_rss, process.memory_info().rss)
+                    times, rss, name = (
+                        process.cpu_times(),
+                        process.memory_info().rss,
+                        process.name(),
+                    )
             except psutil.Error:
+                self._known.discard(process)
                 continue
             self._cpu[process] = times.user + times.system
+            self.peak_rss = max(self.peak_rss, rss)
+            if point:
+                self.curve.append(Seen(now - self._began, process.pid, name, rss))
