@@ -52,7 +52,7 @@ def make_slow_job(folder: Path, home: Path) -> SlowJob:
     """Writes the input into `folder`, and runs the job once."""
     (folder / "t.json").write_text(blob(pair_tokenizer(merged="Ġdocumentwr0123")))
     text = "some words and numbers 0123 of a document " * 200
-    lines = [json.dumps({"text": f"{i} {text}"}) for i in range(60 * UNITS)]
+    lines = [json.dumps({"text": f"{i} {text}"}) for i in range(30 * UNITS)]
     path = folder / "in.jsonl"
     path.write_text("\n".join(lines))
     unit_bytes = -(-path.stat().st_size // UNITS)

@@ -25,7 +25,7 @@ from tests.servers import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
-PATIENCE_S = 8
+PATIENCE_S = 5
 
 
 @pytest.fixture(scope="module")

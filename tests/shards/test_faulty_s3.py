@@ -27,8 +27,7 @@ def store(s3: S3Server, proxy: FaultyS3) -> Store:
     return open_store(s3.bucket("faulty") + "/some/prefix")
 
 
-SILENT = [Fault.STALL, Fault.HANG]
-QUICK = [fault for fault in Fault if fault not in SILENT]
+QUICK = [fault for fault in Fault if fault not in (Fault.STALL, Fault.HANG)]
 
 
 SLOW_DOWN_IS_SLOW = [
@@ -52,15 +51,14 @@ def test_every_operation_outlasts_a_fault(fault: Fault, store: Store, proxy: Fau
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", SILENT, ids=lambda fault: fault.name)
-def test_a_request_that_is_not_answered_is_given_up_and_sent_again(
-    fault: Fault, store: Store, proxy: FaultyS3
+def test_an_answer_that_never_ends_is_given_up_and_asked_for_again(
+    store: Store, proxy: FaultyS3
 ) -> None:
     store.write("a", b"0123456789")
     proxy.stall_s = 100
-    proxy.behave(first(1, fault, "GET"))
+    proxy.behave(first(1, Fault.HANG, "GET"))
     assert store.read("a") == b"0123456789"
-    assert proxy.met == {fault: 1}
+    assert proxy.met == {Fault.HANG: 1}
     assert proxy.requests["GET"] == 2
 
 
