@@ -108,6 +108,18 @@ def test_any_split_into_parts_and_any_order_and_any_duplicates_make_the_same_man
         assert tables_of(Path(name, "other")) == expected
 
 
+def test_a_unit_in_two_parts_and_alone_counts_once(tmp_path: Path) -> None:
+    receipts = [receipt(n, 1 + n, quarantined=1) for n in range(5)]
+    store = LocalStore(str(tmp_path / "out"))
+    for group in (receipts[:3], receipts[1:4], [receipts[3], receipts[4], receipts[3]]):
+        fold(store, PLAN, to_batch(group))
+    write_receipt(store, PLAN, receipts[2])
+    ledger = Ledger.read(store, PLAN)
+    assert (ledger.counts.quarantined, sorted(ledger.quarantined)) == (5, [0, 1, 2, 3, 4])
+    commit(store, description("uint16"), ledger, INPUTS)
+    assert tables_of(tmp_path / "out") == committed(receipts, tmp_path / "plain")
+
+
 def test_a_running_job_folds_its_receipts_and_a_restart_reads_few_objects(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path / "out"))
     receipts = [receipt(n, 1 + n % 3) for n in range(FOLDED_TOGETHER + 10)]
