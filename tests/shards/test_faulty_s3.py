@@ -30,13 +30,13 @@ def store(s3: S3Server, proxy: FaultyS3) -> Store:
 QUICK = [fault for fault in Fault if fault not in (Fault.STALL, Fault.HANG)]
 
 
-SLOW_DOWN_IS_SLOW = [
-    pytest.param(fault, marks=[pytest.mark.slow] if fault is Fault.SLOW_DOWN else [])
+TWO_QUICK_ONES = [
+    pytest.param(fault, marks=[] if fault in (Fault.LOST, Fault.SHORT) else [pytest.mark.slow])
     for fault in QUICK
 ]
 
 
-@pytest.mark.parametrize("fault", SLOW_DOWN_IS_SLOW, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", TWO_QUICK_ONES, ids=lambda fault: fault.name)
 def test_every_operation_outlasts_a_fault(fault: Fault, store: Store, proxy: FaultyS3) -> None:
     proxy.behave(first(TIMES, fault))
     store.write("a/1", b"0123456789")
@@ -95,7 +95,7 @@ def uploads(s3: S3Server) -> list[str]:
     return sorted(upload["UploadId"] for upload in found)
 
 
-@pytest.mark.parametrize("fault", SLOW_DOWN_IS_SLOW, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", TWO_QUICK_ONES, ids=lambda fault: fault.name)
 def test_a_server_that_never_recovers_is_an_error_in_words(
     fault: Fault, store: Store, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
