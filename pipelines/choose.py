@@ -40,11 +40,6 @@ _ADVERSARIAL = (
 )
 
 
-# Bytes of the longest document an engine is given. Hugging Face's needs some 110 bytes of memory
-# for each byte of a document: 2 GB for this one.
-LONGEST = {"tokenizers": 16 << 20}
-
-
 @dataclass(frozen=True)
 class Choice:
     """The engine of a job, and why in words; both go into the manifest."""

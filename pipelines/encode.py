@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 Encoded: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]
 
 _REFERENCE_BATCH_BYTES = 1 << 20
+# The longest document the reference is given: it needs some 110 bytes of memory for each of them.
+LONGEST_FOR_REFERENCE = 16 << 20
 
 
 class Engine(Protocol):

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.differing import cut_out, find_differing, safe_border
-from pipelines.encode import Encoded, offsets_of, reference_for
+from pipelines.encode import LONGEST_FOR_REFERENCE, Encoded, offsets_of, reference_for
 from pipelines.normal import find_unnormalized, normalizers
+from pipelines.options import show_size
 from shards.errors import StokerError
 
 _CACHE_BYTES = 384 << 20
@@ -92,6 +93,13 @@ class FastEngine:
         return offsets, ids
 
     def _encode_slowly(self, documents: pa.LargeStringArray) -> Encoded:
+        longest = int(pc.max(pc.binary_length(documents)).as_py() or 0)
+        if longest > LONGEST_FOR_REFERENCE:
+            raise StokerError(
+                f"a document has {show_size(longest)} of text that only tokenizers can encode, and "
+                f"that takes {show_size(110 * longest)} of memory: --engine tokenizers sets "
+                "documents of that length apart"
+            )
         return reference_for(self._blob, self._special_tokens).encode(documents)
 
     def _renew(self) -> None:

@@ -9,8 +9,9 @@ from contextlib import closing
 from dataclasses import replace
 
 from pipelines.append import Held
-from pipelines.choose import LONGEST, Choice, choose_engine
+from pipelines.choose import Choice, choose_engine
 from pipelines.connect import cores, ray_cluster
+from pipelines.encode import LONGEST_FOR_REFERENCE
 from pipelines.interrupt import Interrupted, interruptible
 from pipelines.options import Options
 from pipelines.prepare import prepare
@@ -91,6 +92,7 @@ def _choose(record: Record) -> Choice:
 def make_job(record: Record, choice: Choice) -> Job:
     """What every task of a job gets."""
     options, tokenizer = record.options, record.tokenizer
+    longest = LONGEST_FOR_REFERENCE if choice.engine == "tokenizers" else None
     return Job(
         plan=record.plan.id,
         output=options.output,
@@ -101,7 +103,7 @@ def make_job(record: Record, choice: Choice) -> Job:
         begin_id=tokenizer.begin_id,
         end_id=tokenizer.end_id,
         dtype=token_dtype(tokenizer.largest_id).name,
-        reading=replace(record.plan.reading, longest=LONGEST.get(choice.engine)),
+        reading=replace(record.plan.reading, longest=longest),
         rules=record.plan.rules,
         shard_bytes=options.shard_bytes,
         max_bad_rows=options.max_bad_rows,

@@ -28,6 +28,7 @@ from pipelines.differing import BORDERS, cut_out, find_differing, safe_border
 from pipelines.encode import ReferenceEngine, batches
 from pipelines.fast import FastEngine
 from pipelines.tokenizer import Tokenizer
+from shards.errors import StokerError
 from tests.pipelines.shapes import FAMILIES, Shape
 from tests.pipelines.texts import documents, mixed_text
 from tests.pipelines.tokenizers_by_hand import added, blob, pair_tokenizer
@@ -164,6 +165,16 @@ def test_an_engine_that_differs_on_the_jobs_own_text_is_not_used(
     choice = choose_engine("auto", tokenizer_of(BASE), "text", documents("fine", "a\u088fb"))
     assert choice.engine == "tokenizers"
     assert "differently" in choice.reason
+
+
+def test_a_stretch_too_long_for_the_reference_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fast, "LONGEST_FOR_REFERENCE", 1000)
+    quick = FastEngine(blob(BASE), "text")
+    assert len(quick.encode(documents("word " * 1000 + ODD + " word" * 1000))[1])
+    with pytest.raises(StokerError, match=r"a document has .* --engine tokenizers sets"):
+        quick.encode(documents(ODD * 1000))
 
 
 def test_the_reference_can_be_asked_for() -> None:
