@@ -61,6 +61,7 @@ class Run:
         startup_s: until it began to read; working_s: from then to the end of what it writes.
         cpu_s, peak_rss: of all its processes, and of the largest of them.
         equal: whether tokens and the sum of their ids are what they should be.
+        work_cpu_s: CPU seconds of the work alone: decode + encode, or Stoker's units.
         report: of Stoker's job.
     """
 
@@ -71,6 +72,7 @@ class Run:
     peak_rss: int
     tokens: int
     equal: bool
+    work_cpu_s: float | None = None
     report: dict[str, Any] | None = None
 
     @property
@@ -117,6 +119,7 @@ def run_limit(text: Text, processes: int, engine: str = "gigatoken") -> Run:
         peak_rss=seen.peak_rss,
         tokens=result["tokens"],
         equal=(result["tokens"], result["ids_sum"]) == (text.tokens, text.ids_sum),
+        work_cpu_s=result["cpu_s"],
     )
 
 
@@ -135,6 +138,7 @@ def run_stoker(text: Text, engine: str) -> Run:
         peak_rss=seen.peak_rss,
         tokens=tokens,
         equal=(tokens, ids_sum) == (text.tokens, text.ids_sum),
+        work_cpu_s=report["unit_cpu_seconds"],
         report=report,
     )
 

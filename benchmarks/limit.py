@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As if each document had its end token, to compare with all others.
         tokens=sum(one[3] for one in done) + documents,
         ids_sum=sum(one[5] for one in done) + documents * end_id,
+        cpu_s=sum(one[6] for one in done),
     )
     return 0
 
@@ -98,10 +99,10 @@ def _tokenizers(blob: str) -> Any:
     return encode
 
 
-def _encode(files: Sequence[str], column: str) -> tuple[float, float, int, int, int, int]:
-    """(begin, end, text bytes, tokens, documents, sum of ids)."""
+def _encode(files: Sequence[str], column: str) -> tuple[float, float, int, int, int, int, float]:
+    """(begin, end, text bytes, tokens, documents, sum of ids, CPU seconds)."""
     _barrier.wait()
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.process_time()
     size = tokens = count = total = 0
     for documents in _batches(files, column):
         ids = _engine(documents)
@@ -109,7 +110,7 @@ def _encode(files: Sequence[str], column: str) -> tuple[float, float, int, int, 
         total += int(ids.sum(dtype=np.uint64))
         size += text_bytes(documents)
         count += len(documents)
-    return start, time.monotonic(), size, tokens, count, total
+    return start, time.monotonic(), size, tokens, count, total, time.process_time() - cpu
 
 
 def _batches(files: Sequence[str], column: str) -> Iterator[pa.LargeStringArray]:

@@ -70,6 +70,18 @@ class Standings:
         known = [float(rate) for rate in rates if rate]
         return statistics.median(known) if known else None
 
+    def work_cpu_s_per_gb(self) -> tuple[float, float] | None:
+        """CPU seconds of the work for 10^9 bytes: the limit's and Stoker's units'.
+
+        Their ratio is what another program's turns on a shared machine don't change.
+        """
+        values = [
+            [run.work_cpu_s / run.text_bytes * 1e9 for run in one.runs if run.work_cpu_s]
+            for one in self.all[:2]
+        ]
+        limit, stoker = values
+        return (statistics.median(limit), statistics.median(stoker)) if limit and stoker else None
+
     def best_peer(self) -> Standing | None:
         """The fastest of the peers while working."""
         peers = [one for one in self.all if one.name in PEERS.values() and one.runs]
@@ -86,6 +98,12 @@ class Standings:
         ):
             if rate:
                 lines.append(f"steady state: {rate:.1f} MB/s, {rate / limit:.2f} of limit, {how}")
+        work = self.work_cpu_s_per_gb()
+        if work:
+            lines.append(
+                f"CPU alone: {work[1]:.1f} CPU-s a GB in Stoker's units, {work[0]:.1f} in the "
+                f"limit's: {work[0] / work[1]:.2f} of limit"
+            )
         best, stoker = self.best_peer(), self.all[1]
         if best:
             rate, whole = (
@@ -104,8 +122,7 @@ class Standings:
         shares = report["slots"]
         return [
             f"Stoker's cores: {shares['on_cpu']:.0%} at work in units, {shares['waiting']:.0%} "
-            f"waiting in them, {shares['no_unit']:.0%} Ray's or idle; "
-            f"{report['cpu_seconds_per_gb']:.1f} CPU-s a GB in units"
+            f"waiting in them, {shares['no_unit']:.0%} Ray's or idle"
         ]
 
     def content(self) -> dict[str, Any]:

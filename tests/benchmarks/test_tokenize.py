@@ -75,7 +75,7 @@ def run(text_mb: float, startup_s: float, working_s: float, **more) -> Run:
 
 def report(steady: float) -> dict[str, object]:
     slots = {"on_cpu": 0.75, "waiting": 0.05, "no_unit": 0.2}
-    return {"steady_text_mb_per_s": steady, "slots": slots, "cpu_seconds_per_gb": 5.5}
+    return {"steady_text_mb_per_s": steady, "slots": slots}
 
 
 def standings(**changes) -> Standings:
@@ -104,6 +104,12 @@ def test_the_steady_state_is_told_by_the_jobs_report_and_by_the_difference_of_tw
     assert "150.0 MB/s, 0.75 of limit, by the difference" in text
     assert "180.0 MB/s, 0.90 of limit, by its own report" in text
     assert "20% Ray's or idle" in text
+
+
+def test_the_share_of_cpu_time_is_told_apart_since_a_busy_machine_does_not_change_it():
+    limit, stoker = [run(200, 1, 1, work_cpu_s=1.2)], [run(200, 6, 9, work_cpu_s=1.6)]
+    table = standings(**{LIMIT: limit, STOKER: stoker}).table()
+    assert "8.0 CPU-s a GB in Stoker's units, 6.0 in the limit's: 0.75 of limit" in table
 
 
 def test_the_ratio_is_to_the_best_peer():
