@@ -264,11 +264,15 @@ def test_the_profile_says_where_a_units_time_goes(made, capsys):
     assert "together                            100%" in printed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer != "ray_data"])
-def test_a_peer_that_is_installed_makes_the_same_tokens(peer, made, tmp_path):
-    if missing(peer):
-        pytest.skip(f"missing .peers/{peer}")
-    files = cut(made.files, "text", 200_000, tmp_path, 2)
-    text = make_text(files, "text", made.tokenizer)
-    assert run_peer(peer, text, workers=2).equal
+INSTALLED = [peer for peer in PEERS if peer != "ray_data" and missing(peer) is None]
+
+# Peers are 5 GB that only `make peers` brings: where there are none, there is nothing to test.
+if INSTALLED:
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(900)
+    @pytest.mark.parametrize("peer", INSTALLED)
+    def test_a_peer_that_is_installed_makes_the_same_tokens(peer, made, tmp_path):
+        files = cut(made.files, "text", 200_000, tmp_path, 2)
+        text = make_text(files, "text", made.tokenizer)
+        assert run_peer(peer, text, workers=2).equal
