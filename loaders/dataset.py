@@ -56,6 +56,13 @@ class TokenDataset(Dataset[Sample]):
         self.samples = self.stream.tokens // seq_len
         self._process: tuple[int, Source, Checksums] | None = None
 
+    def __repr__(self) -> str:
+        source = "" if self.source_name is None else f", source={self.source_name!r}"
+        return (
+            f"TokenDataset({self.uri!r}, seq_len={self.seq_len}, split={self.split!r}{source}): "
+            f"{self.samples:,} samples of {self.stream.tokens:,} tokens"
+        )
+
     @property
     def sample_bytes(self) -> int:
         """Memory of a sample as it is read: token ids in the shard's dtype, and the loss mask."""

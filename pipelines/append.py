@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from pipelines.columns import split_type
 from pipelines.inputs import Input
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
@@ -68,11 +71,30 @@ class Held:
                     "(--limit). Choose another --output, or --overwrite"
                 )
             if held.columns != rules.columns:
-                old, new = (", ".join(one.columns) or "none" for one in (held, rules))
+                old, new = (_columns(one.columns) for one in (held, rules))
                 raise StokerError(
                     f"{refusal}: the columns it keeps are {old}, these would be {new}. Give the "
                     "same --keep-columns as then, or another --output"
                 )
+
+    def column_types(self, names: Sequence[str]) -> pa.Schema | None:
+        """The types its columns have, for those who keep them again; None: they'd be others.
+
+        Args:
+            names: as a person writes them, each with or without a type.
+        """
+        if self.dataset is None:
+            return None
+        manifest, asked = self.dataset.manifest, dict(map(split_type, names))
+        rules = manifest.rules.get(manifest.plans[-1], DocumentRules())
+        if list(asked) != list(rules.columns):
+            return None
+        try:
+            types = {name: pa.type_for_alias(kind) for name, kind in rules.columns.items()}
+        except ValueError:
+            # One that has no short name: the first new file tells it again.
+            return None
+        return pa.schema([(name, asked[name] or kind) for name, kind in types.items()])
 
     def new(self, inputs: Sequence[Input]) -> list[Input]:
         """The inputs that the dataset doesn't hold, in their order.
@@ -118,6 +140,10 @@ class Held:
             there = listed.hold(index.unit, index.part, index.bytes) | (index.plan != number)
             missing.extend(self.dataset.path(shard) for shard in (~there).nonzero()[0].tolist())
         return missing
+
+
+def _columns(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in types.items()) or "none"
 
 
 def _differ(name: str, old: TokenizerInfo, new: TokenizerInfo) -> str:

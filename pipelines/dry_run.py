@@ -18,7 +18,7 @@ from pipelines.files import open_input
 from pipelines.options import Options, show_size
 from pipelines.plan import Plan, is_divisible
 from pipelines.prepare import prepare
-from pipelines.read import read_slice
+from pipelines.read import BadRow, read_slice
 from pipelines.read_parquet import largest_group
 from pipelines.record import Record
 from pipelines.rows import Rows
@@ -39,6 +39,8 @@ class Measured:
     Attributes:
         input_bytes, text_bytes, tokens: of the sample, end tokens included.
         read_seconds, encode_seconds: of CPU.
+        rows: of the batches that the sample was taken from.
+        bad: those of them that are malformed.
     """
 
     input_bytes: float
@@ -46,6 +48,8 @@ class Measured:
     tokens: int
     read_seconds: float
     encode_seconds: float
+    rows: int
+    bad: tuple[BadRow, ...]
 
     @property
     def cpu_per_byte(self) -> float:
@@ -79,6 +83,8 @@ class Preview:
         total = sum(unit.bytes for unit in units)
         yield "dry run: nothing is written"
         yield f"  output      {self.output}: {self.state}"
+        if not units:
+            return
         yield f"  input       {len(self.plan.inputs):,} files, {show_size(total)} to read"
         for (source, kind), (count, size) in sorted(_by_kind(self.plan).items()):
             yield f"              {source}: {count:,} {kind}, {show_size(size)}"
@@ -101,6 +107,11 @@ class Preview:
                 number = getattr(self.tokenizer, f"{name}_id")
                 yield f"              {name} token {number} {text!r}"
         yield f"  engine      {self.choice.engine}: {self.choice.reason}"
+        if bad := self.measured.bad:
+            yield (
+                f"  bad rows    {len(bad):,} of the first {self.measured.rows:,} rows looked at; "
+                f"the first: {bad[0]}"
+            )
         yield from self._estimate(total)
 
     @property
@@ -155,7 +166,7 @@ def preview(options: Options) -> Preview:
     )
     return Preview(
         output=record.store.uri,
-        state=_state(finished, held, options),
+        state=_state(finished, plan, held, options),
         plan=plan,
         tokenizer=tokenizer,
         choice=choice,
@@ -181,7 +192,9 @@ def _coarse(plan: Plan) -> str:
     )
 
 
-def _state(finished: bool, held: Held, options: Options) -> str:
+def _state(finished: bool, plan: Plan, held: Held, options: Options) -> str:
+    if not plan.units:
+        return "holds all of this input already, nothing to do"
     if finished:
         return "this very job is done, nothing to do"
     if held.manifest is None:
@@ -213,9 +226,13 @@ def _measure(plan: Plan, tokenizer: Tokenizer, options: Options, choice: Choice)
     )
     units = chosen_units(plan)
     input_bytes, text_bytes, tokens, read, encode = 0.0, 0, 0, 0.0, 0.0
+    looked_at, bad = 0, list[BadRow]()
     for unit in units:
         started = time.process_time()
         batch = next(read_slice(unit.slices[0], plan.reading), None)
+        if batch is not None:
+            looked_at += batch.rows
+            bad.extend(batch.bad)
         if batch is None or not len(batch.documents):
             continue
         documents, columns = rules.transform(batch)
@@ -231,4 +248,4 @@ def _measure(plan: Plan, tokenizer: Tokenizer, options: Options, choice: Choice)
         input_bytes += batch.done * share
         text_bytes += int(sizes[: len(part)][-1]) if len(part) else 0
         tokens += int(rows.lengths.sum()) + around * len(rows)
-    return Measured(input_bytes, text_bytes, tokens, read, encode)
+    return Measured(input_bytes, text_bytes, tokens, read, encode, looked_at, tuple(bad))

@@ -104,7 +104,9 @@ class TokenEncoder:
                 "with batch_format='pyarrow'"
             )
         names = batch.schema.names
-        if self.text_column not in names or not is_text(batch.schema.field(self.text_column).type):
+        kind = batch.schema.field(self.text_column).type if self.text_column in names else None
+        # A batch of nothing but nulls has no type that says more.
+        if kind is None or not (is_text(kind) or pa.types.is_null(kind)):
             found = ", ".join(f"{field.name} ({field.type})" for field in batch.schema)
             raise StokerError(
                 f"there is no column {self.text_column!r} of text among {found or 'none'}: choose "

@@ -42,7 +42,7 @@ examples:
         --output tokens/logs --tokenizer ./my-tokenizer --max-bad-rows 100
 
   the same command each day, for the files that came since; readers of before are undisturbed
-    pipelines/tokenize.py --input s3://corpus/daily/ --output s3://tokens/daily \
+    pipelines/tokenize.py --input s3://corpus/daily/ --output s3://tokens/daily \\
         --tokenizer gpt2 --append
 
 Run it again and it continues where it was stopped; run it after the end and it does nothing.
@@ -308,7 +308,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--append",
         action="store_true",
         help="add the inputs that the output's dataset doesn't hold yet, after all that it holds; "
-        "same tokenizer, end token and --special-tokens (default: refuse)",
+        "same tokenizer, end token, --special-tokens and kept columns (default: refuse)",
     )
     group.add_argument(
         "--dry-run",

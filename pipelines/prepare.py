@@ -42,8 +42,12 @@ def prepare(options: Options, held: Held | None = None) -> tuple[Plan, Tokenizer
         inputs = held.new(inputs)
     reading = options.reading
     if options.keep_columns and inputs:
-        first = next(cut_pieces(inputs, SMALLEST_UNIT, reading))[1]
-        reading = replace(reading, columns=column_types(first, options.keep_columns))
+        # Those of the dataset that is appended to: its first file told them.
+        types = held.column_types(options.keep_columns) if held and options.append else None
+        if types is None:
+            first = next(cut_pieces(inputs, SMALLEST_UNIT, reading))[1]
+            types = column_types(first, options.keep_columns)
+        reading = replace(reading, columns=types)
     pieces = None
     if options.limit is not None:
         pieces = first_pieces(

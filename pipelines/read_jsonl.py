@@ -17,7 +17,7 @@ from pipelines.files import InputFile
 from pipelines.json_block import JsonBlocks
 from pipelines.options import ReadOptions
 from pipelines.plan import Slice
-from pipelines.read import BadRow, Batch, sample
+from pipelines.read import BadRow, Batch, sample, utf8_error
 from pipelines.read_lines import blocks_of, place_of
 
 _BOM = b"\xef\xbb\xbf"
@@ -66,7 +66,7 @@ class _Lines:
                     blank += 1
                 else:
                     at = place_of(self._piece, offset)
-                    bad.append(BadRow(self._uri, at, _reason(error), sample(line)))
+                    bad.append(BadRow(self._uri, at, _reason(line, error), sample(line)))
             else:
                 texts.append(text)
                 starts.append(offset)
@@ -125,8 +125,10 @@ def _convert(row: dict[str, Any], name: str, convert: Any) -> Any:
         raise _NoDocument(f"field {name!r} is {error}") from None
 
 
-def _reason(error: ValueError) -> str:
-    return str(error) if isinstance(error, _NoDocument) else f"malformed JSON: {error}"
+def _reason(line: bytes, error: ValueError) -> str:
+    if isinstance(error, orjson.JSONDecodeError):
+        return utf8_error(line) or f"malformed JSON: {error.msg} at its character {error.pos}"
+    return str(error)
 
 
 def _json_type(value: object) -> str:

@@ -156,7 +156,8 @@ class Record:
             return
         found = f": {counts.quarantined:,} of {counts.rows:,}" if finished else ""
         raise StokerError(
-            f"more malformed rows than --max-bad-rows {show_budget(budget)} allows{found}:"
+            f"more malformed rows than --max-bad-rows {show_budget(budget)} allows{found}; with a "
+            "larger one the same command goes on from here. The first:"
             + "".join(f"\n  {place}" for place in places)
         )
 

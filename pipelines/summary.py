@@ -80,11 +80,11 @@ def usage_lines(usage: Usage) -> list[str]:
         return []
     steady = ""
     if usage.steady_mb_per_s is not None:
-        steady = f", {usage.steady_mb_per_s:.1f} once all cores were at work"
+        steady = f", {usage.steady_mb_per_s:.3g} once all cores were at work"
     shares = usage.slots
     retries = f"; {usage.retries} begun again" if usage.retries else ""
     lines = [
-        f"  speed       {usage.text_mb_per_s:.1f} MB of text/s{steady}; "
+        f"  speed       {usage.text_mb_per_s:.3g} MB of text/s{steady}; "
         f"{usage.tokens_per_s:,.0f} tokens/s",
         f"  time        {usage.start_s:.1f} s of start, {usage.tasks_s:.1f} s of units, "
         f"{usage.finish_s:.1f} s to finish{retries}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from loaders import TokenDataset
@@ -162,6 +164,28 @@ def test_another_label_for_a_held_input_is_refused(tokenize: Tokenize, tmp_path:
     tokenize(inputs=(f"web={path}",))
     with pytest.raises(StokerError, match=r"under another label .*was 'web', now 'code'"):
         tokenize(inputs=(f"code={path}",), append=True)
+
+
+def test_kept_columns_have_the_datasets_types_whatever_the_new_files_first_rows_suggest(
+    tokenize: Tokenize, tmp_path: Path
+) -> None:
+    def write(name: str, scores: list[object]) -> None:
+        rows = [{"text": f"document {score}", "score": score} for score in scores]
+        (tmp_path / "in" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write("a.jsonl", [1.5, 2])
+    tokenize(keep_columns=("score",))
+    write("b.jsonl", [3, 4])
+    with pytest.raises(StokerError, match=r"keeps are score \(double\), these would be none"):
+        tokenize(append=True)
+    tokenize(keep_columns=("score",), append=True)
+    dataset = open_dataset(str(tmp_path / "out"))
+    shards = (dataset.store.read(dataset.path(n)) for n in range(len(dataset.index.bytes)))
+    kept = [pa.ipc.open_file(shard).read_all()["score"] for shard in shards]
+    assert [(str(k.type), k.to_pylist()) for k in kept] == [
+        ("double", [1.5, 2.0]),
+        ("double", [3.0, 4.0]),
+    ]
 
 
 @pytest.mark.slow

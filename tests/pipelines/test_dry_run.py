@@ -63,6 +63,19 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         assert re.search(words, said), words
 
 
+def test_a_dry_run_names_the_malformed_rows_that_it_meets(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ['{"text": "fine"}', '{"body": "x"}', '{"text": 5}']
+    (tmp_path / "bad.ndjson").write_text("\n".join(rows))
+    assert tokenize.main([*command, "--input", f"bad={tmp_path}/bad.ndjson"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"bad rows +2 of the first [\d,]+ rows looked at; the first: .*bad\.ndjson", said
+    )
+    assert "no field 'text'" in said
+
+
 def test_a_dry_run_says_where_one_row_group_is_larger_than_units(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_column_that_is_there_already_is_replaced(
     ("batch", "words"),
     [
         (pa.table({"text": ["a", None]}), "a batch's row 1: null instead of text"),
+        (pa.table({"text": pa.nulls(2)}), "a batch's row 0: null instead of text"),
         (pa.table({"text": [b"a", b"b", b"\xff"]}), "a batch's row 2: invalid UTF-8"),
         (pa.table({"text": [1, 2]}), r"no column 'text' of text among text \(int64\)"),
         (pa.table({"body": ["a"]}), r"among body \(string\): choose with text_column="),

@@ -133,9 +133,9 @@ def test_a_line_may_span_any_number_of_reads(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b'{"text": "cut', "malformed JSON"),
+        (b'{"text": "cut', "malformed JSON: unexpected end of data at its character 13"),
         (b'{"text": NaN}', "malformed JSON"),
-        (b'{"text": "\xff\xfe"}', "UTF-8"),
+        (b'{"text": "\xff\xfe"}', "invalid UTF-8: invalid start byte at its byte 10"),
         (b'{"text": "\\ud800"}', "surrogate"),
         (b'{"text": "\xed\xa0\x80"}', "UTF-8"),
         (b'{"body": "x"}', "no field 'text'"),
