@@ -67,7 +67,7 @@ def test_a_dry_run_names_the_malformed_rows_that_it_meets(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ['{"text": "fine"}', '{"body": "x"}', '{"text": 5}']
-    (tmp_path / "bad.ndjson").write_text("\n".join(rows))
+    (tmp_path / "bad.ndjson").write_text("\n".join([*rows, ""]))
     assert tokenize.main([*command, "--input", f"bad={tmp_path}/bad.ndjson"]) == 0
     said = capsys.readouterr().out
     assert re.search(
