@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from pipelines.inputs import find_inputs
 from pipelines.options import Options, show_size
 from pipelines.plan import Plan, make_plan
 from pipelines.record import Record
+from pipelines.resident import peak_bytes
 from pipelines.tokenizer import Tokenizer
 from shards.errors import StokerError
 from shards.format import CELL_BYTES, FORMAT_VERSION, Cells, shard_path
@@ -272,8 +272,7 @@ def _measured(name: str, size: Size) -> Measured:
     start, cpu = time.perf_counter(), time.process_time()
     STEPS[name](size)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Measured(name, seconds, cpu, peak)
+    return Measured(name, seconds, cpu, peak_bytes())
 
 
 def report(size: Size, measured: Sequence[Measured]) -> str:

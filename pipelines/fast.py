@@ -15,6 +15,7 @@ from pipelines.differing import cut_out, find_differing, safe_border
 from pipelines.encode import LONGEST_FOR_REFERENCE, Encoded, offsets_of, reference_for
 from pipelines.normal import find_unnormalized, normalizers
 from pipelines.options import show_size
+from pipelines.resident import resident_bytes
 from shards.errors import StokerError
 
 _CACHE_BYTES = 384 << 20
@@ -75,7 +76,7 @@ class FastEngine:
     def _encode_fast(self, documents: pa.LargeStringArray) -> Encoded:
         import awkward as ak
 
-        before = _resident_bytes()
+        before = resident_bytes()
         try:
             layout = self._tokenizer.encode_batch(ak.from_arrow(documents), parallel=False).layout
         except BaseException as error:
@@ -86,7 +87,7 @@ class FastEngine:
             return self._encode_slowly(documents)
         offsets, ids = np.asarray(layout.offsets.data), np.asarray(layout.content.data)
         self._encoded_bytes += documents.nbytes
-        self._cache_bytes += max(0, _resident_bytes() - before - ids.nbytes)
+        self._cache_bytes += max(0, resident_bytes() - before - ids.nbytes)
         # Its caches only grow; what they hold of rare words is worth less than the memory.
         if self._cache_bytes > _CACHE_BYTES or self._encoded_bytes > _REBUILD_AFTER_BYTES:
             self._renew()
@@ -124,12 +125,3 @@ def _merge(odd: npt.NDArray[np.bool_], fast: Encoded, slow: Encoded) -> Encoded:
     ids[from_slow] = slow[1]
     ids[~from_slow] = fast[1]
     return offsets_of(lengths), ids
-
-
-def _resident_bytes() -> int:
-    """Memory of this process; 0 where /proc isn't Linux's."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0

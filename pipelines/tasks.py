@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import resource
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -21,6 +20,7 @@ from pipelines.behind import Behind
 from pipelines.chunks import into_tasks
 from pipelines.connect import quiet_ray_data
 from pipelines.plan import Unit
+from pipelines.resident import peak_bytes
 from pipelines.write import Job, TooManyBadRows, start_unit
 from shards.errors import StokerError
 from shards.patience import long_patience
@@ -162,7 +162,7 @@ class _Lap:
             cpu_seconds=cpu - self._cpu,
             ended=time.time(),
             audited=len(draw.drawn) if error is None else 0,
-            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_rss=peak_bytes(),
         )
         self._clock, self._cpu = clock, cpu
         return found
