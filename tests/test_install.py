@@ -13,7 +13,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 # What a copy of the sources leaves out at the top: what git ignores there, and git's own.
-NOT_SOURCE = {".git", ".venv", "build", "demo", "dist", "report", "stoker.egg-info"}
+NOT_SOURCE = {".git", ".peers", ".venv", "build", "demo", "dist", "report", "stoker.egg-info"}
 SIDES = {
     "pipelines": ("import pipelines.tokenize, shards", "torch"),
     "loaders": ("import shards; from loaders import DataLoader, TokenDataset", "ray"),
