@@ -111,6 +111,7 @@ class Standings:
             )
             lines.append(
                 f"{stoker.name} / {best.name}: {rate:.0f}x while working, "
+                f"{(self.steady() or 0) / best.median('rate'):.0f}x at steady state, "
                 f"{whole:.0f}x with start-up"
             )
         return "\n".join([*lines, *self._slots()])
