@@ -110,16 +110,21 @@ def run_limit(text: Text, processes: int, engine: str = "gigatoken") -> Run:
     arguments = ["--tokenizer", text.tokenizer, "--column", text.column, "--engine", engine]
     command = [sys.executable, "-m", "benchmarks.limit", *arguments]
     seen = watch([*command, "--processes", str(processes), *text.files], _OURS)
+    return _run_of(seen, text)
+
+
+def _run_of(seen: Watched, text: Text) -> Run:
+    """What a watched script said of itself: see `benchmarks/peers/contract.py`."""
     result = seen.result()
     return Run(
-        text_bytes=result["text_bytes"],
+        text_bytes=result.get("text_bytes", text.bytes),
         startup_s=result["began"] - seen.began,
         working_s=result["ended"] - result["began"],
         cpu_s=seen.cpu_s,
         peak_rss=seen.peak_rss,
         tokens=result["tokens"],
         equal=(result["tokens"], result["ids_sum"]) == (text.tokens, text.ids_sum),
-        work_cpu_s=result["cpu_s"],
+        work_cpu_s=result.get("cpu_s"),
     )
 
 
@@ -179,16 +184,7 @@ def run_peer(peer: str, text: Text, workers: int) -> Run:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    result = seen.result()
-    return Run(
-        text_bytes=text.bytes,
-        startup_s=result["began"] - seen.began,
-        working_s=result["ended"] - result["began"],
-        cpu_s=seen.cpu_s,
-        peak_rss=seen.peak_rss,
-        tokens=result["tokens"],
-        equal=(result["tokens"], result["ids_sum"]) == (text.tokens, text.ids_sum),
-    )
+    return _run_of(seen, text)
 
 
 def expected(files: Sequence[str], column: str, tokenizer: str) -> tuple[int, int]:

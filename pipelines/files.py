@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -31,13 +32,13 @@ class InputFile(io.RawIOBase):
         self.uri, self.bytes, self._etag = piece.uri, piece.size, piece.etag
         self._position = 0
 
+    @abstractmethod
     def read_at(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop); all of them.
 
         Raises:
             StokerError: unreadable, changed since the plan, or shorter than planned.
         """
-        raise NotImplementedError
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes]:
         """Bytes [start, stop) in order, `READ_BYTES` at a time."""

@@ -1,4 +1,4 @@
-"""The driver: plan, engine, a Ray Data task a unit, receipts, commit. The job as a function."""
+"""The driver: plan, engine, units as Ray Data tasks, receipts, commit. The job as a function."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ class _Watch(Stopwatch):
     def __init__(self, show: bool) -> None:
         super().__init__()
         self.show = show
-        self.audited = 0
 
     def say(self, line: str) -> None:
         if self.show:
@@ -128,7 +127,6 @@ def _run_missing(record: Record, choice: Future[Choice], lease: HeldLease, watch
             with closing(outcomes):
                 for outcome in outcomes:
                     lease.check()
-                    watch.audited += outcome.audited
                     _take(record, outcome)
                     if outcome.receipt is not None:
                         watch.add(outcome, sizes[outcome.unit])
@@ -160,7 +158,6 @@ def _summary(record: Record, watch: _Watch, cluster: str) -> Summary:
         units=len(record.plan.units),
         skipped=record.skipped,
         usage=watch.usage(),
-        audited=watch.audited,
         cluster=cluster,
         log=report_key(record.plan.id) if cluster else "",
     )

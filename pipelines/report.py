@@ -42,7 +42,7 @@ def make_report(summary: Summary) -> dict[str, Any]:
         "cluster": summary.cluster,
         "engine": summary.engine,
         "reason": summary.reason,
-        "audited": summary.audited,
+        "audited": summary.usage.audited,
         "counts": asdict(summary.counts),
         "totals": {
             split: {source: one.model_dump() for source, one in sources.items()}

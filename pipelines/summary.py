@@ -21,7 +21,6 @@ class Summary:
         rules: what became of documents besides encoding.
         units, skipped: of the plan; those of them that an earlier run had done.
         usage: what this run took.
-        audited: documents of this run that were encoded again by the reference, and equal.
         cluster: in words, where it ran; "" when nothing was to do.
         log: key of `report.json`; "" when nothing was to do.
     """
@@ -35,7 +34,6 @@ class Summary:
     skipped: int
     usage: Usage
     totals: Mapping[str, Mapping[str, Totals]] = field(default_factory=dict)
-    audited: int = 0
     rules: DocumentRules = field(default_factory=DocumentRules)
     cluster: str = ""
     log: str = ""
@@ -56,8 +54,8 @@ class Summary:
             lines.append(f"  units       {self.units}{skipped}; {self.cluster}")
             lines.extend(usage_lines(self.usage))
         lines.append(f"  engine      {self.engine}: {self.reason}")
-        if self.audited:
-            lines.append(f"  audit       {self.audited:,} documents encoded again: equal")
+        if self.usage.audited:
+            lines.append(f"  audit       {self.usage.audited:,} documents encoded again: equal")
         if counts.rows != counts.documents:
             for number, line in enumerate(row_lines(counts, [self.rules])):
                 lines.append(f"  {'' if number else 'rows':<12}{line}")

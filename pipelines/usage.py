@@ -29,6 +29,7 @@ class Usage:
         steady_mb_per_s: text between the end of the first units, one a core, and that of the last;
             None with fewer than three units a core.
         peak_rss: bytes, the largest of any worker.
+        audited: documents that were encoded again by the reference, and equal.
         retries: units begun again because their worker had died; None when nobody counted.
     """
 
@@ -45,6 +46,7 @@ class Usage:
     unit_cpu_s: float
     steady_mb_per_s: float | None
     peak_rss: int
+    audited: int
     retries: int | None
 
     @property
@@ -106,6 +108,7 @@ class Stopwatch:
         self._cores = 0.0
         self._retries: int | None = None
         self._units = self._input = self._text = self._shards = self._tokens = self._peak = 0
+        self._audited = 0
         self._unit_s = self._unit_cpu_s = 0.0
         # Once every core has ended a unit, from then on.
         self._steady_from = self._steady_to = 0.0
@@ -128,6 +131,7 @@ class Stopwatch:
         self._unit_s += outcome.seconds
         self._unit_cpu_s += outcome.cpu_seconds
         self._peak = max(self._peak, outcome.peak_rss)
+        self._audited += outcome.audited
         if self._units <= max(1, round(self._cores)):
             self._steady_from = max(self._steady_from, outcome.ended)
         elif outcome.ended > self._steady_from:
@@ -162,5 +166,6 @@ class Stopwatch:
             unit_cpu_s=self._unit_cpu_s,
             steady_mb_per_s=self._steady_text / 1e6 / steady_s if steady else None,
             peak_rss=self._peak,
+            audited=self._audited,
             retries=self._retries,
         )

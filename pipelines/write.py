@@ -177,4 +177,4 @@ def start_unit(
         write_receipt(store, job.plan, receipt)
         return receipt
 
-    return behind.add(finish)
+    return behind.submit(finish)

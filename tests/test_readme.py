@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from shards.verify import verify
-from tests.pipelines.processes import environment, kill_below
+from tests.pipelines.processes import environment, temporary_home
 
 TEXTS = [f"document {n}: the quick brown fox jumps over lazy dog {n * n}" for n in range(4000)]
 
@@ -70,10 +68,8 @@ def workplace(tmp_path_factory):
 @pytest.fixture
 def home() -> Iterator[Path]:
     """HOME and Ray's folder: no cluster, token or setting of another test's is found there."""
-    folder = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
-    yield folder
-    kill_below(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    with temporary_home() as folder:
+        yield folder
 
 
 @pytest.mark.slow

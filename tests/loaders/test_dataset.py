@@ -44,6 +44,13 @@ def test_a_sample_is_seq_len_consecutive_tokens(dataset: TokenDataset) -> None:
         assert torch.equal(sample["labels"], expected(index))
 
 
+def test_it_says_what_it_is(dataset: TokenDataset) -> None:
+    shown = (
+        f"TokenDataset({dataset.uri!r}, seq_len=96, split='train'): 520 samples of 50,000 tokens"
+    )
+    assert repr(dataset) == shown
+
+
 def test_it_indexes_as_a_list(dataset: TokenDataset) -> None:
     assert torch.equal(dataset[-1]["input_ids"], expected(len(dataset) - 1))
     assert torch.equal(dataset[np.int64(7)]["input_ids"], expected(7))

@@ -67,3 +67,10 @@ def slow_job(tmp_path_factory: pytest.TempPathFactory) -> SlowJob:
     """A job that lasts some seconds, and what an undisturbed run of it leaves."""
     with temporary_home() as home:
         return make_slow_job(tmp_path_factory.mktemp("slow-job"), home)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home for the Ray of a test that starts and kills one."""
+    with temporary_home() as folder:
+        yield folder

@@ -15,6 +15,7 @@ import pytest
 
 from loaders import TokenDataset
 from pipelines import job, record
+from pipelines.dry_run import preview
 from pipelines.job import run
 from pipelines.options import Options
 from pipelines.summary import Summary
@@ -186,6 +187,23 @@ def test_kept_columns_have_the_datasets_types_whatever_the_new_files_first_rows_
         ("double", [1.5, 2.0]),
         ("double", [3.0, 4.0]),
     ]
+
+
+def test_a_dry_run_of_an_append_without_new_input_says_that_nothing_is_to_do(
+    tokenize: Tokenize, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", TEXTS[:30])
+    tokenize()
+    chosen = {"inputs": (str(tmp_path / "in"),), "output": str(tmp_path / "out")}
+    same = Options(
+        **chosen,  # type: ignore[arg-type]
+        tokenizer=str(tmp_path / "t.json"),
+        end_token="<|end|>",
+        append=True,
+        dry_run=True,
+    )
+    said = str(preview(same))
+    assert said.endswith("holds all of this input already, nothing to do")
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,10 @@ from tests.pipelines.processes import (
     kill_below,
     kill_tree,
     process,
-    temporary_home,
     wait_until,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with temporary_home() as folder:
-        yield folder
 
 
 def append_command(slow_job: SlowJob, output: Path, *inputs: str) -> list[str]:

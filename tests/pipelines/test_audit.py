@@ -185,15 +185,15 @@ def test_a_job_says_how_many_documents_it_audited_and_the_audit_changes_no_byte(
 ) -> None:
     audited, silent = tokenize("audited", audit=0.1), tokenize("silent", audit=0.0)
     assert audited.units > 2
-    assert 20 < audited.audited < 100
-    assert f"audit       {audited.audited} documents encoded again: equal" in str(audited)
+    assert 20 < audited.usage.audited < 100
+    assert f"audit       {audited.usage.audited} documents encoded again: equal" in str(audited)
     [report] = (tmp_path / "audited").glob("logs/*/report.json")
-    assert json.loads(report.read_text())["audited"] == audited.audited
-    assert silent.audited == 0
+    assert json.loads(report.read_text())["audited"] == audited.usage.audited
+    assert silent.usage.audited == 0
     assert "encoded again" not in str(silent)
     assert audited.plan == silent.plan
     assert shards_of(tmp_path / "audited") == shards_of(tmp_path / "silent")
-    assert tokenize("slow", audit=0.1, engine="tokenizers").audited == 0, "nothing to compare"
+    assert tokenize("slow", audit=0.1, engine="tokenizers").usage.audited == 0, "nothing to compare"
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -41,7 +41,7 @@ def test_a_second_shard_waits_until_the_first_is_written() -> None:
 def test_an_error_stays_with_the_work_that_met_it() -> None:
     with Behind() as behind:
         failed = behind.hand(fail)
-        fine = behind.add(lambda: 7)
+        fine = behind.submit(lambda: 7)
         with pytest.raises(OSError, match="disk full"):
             failed.result()
         assert fine.result() == 7

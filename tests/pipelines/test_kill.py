@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,12 +30,6 @@ from tests.pipelines.processes import (
 from tests.pipelines.tokenizers_by_hand import blob, pair_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with temporary_home() as folder:
-        yield folder
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])

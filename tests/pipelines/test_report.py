@@ -38,6 +38,7 @@ USAGE = Usage(
     unit_cpu_s=12,
     steady_mb_per_s=160.0,
     peak_rss=700 << 20,
+    audited=3,
     retries=0,
 )
 
@@ -95,13 +96,14 @@ def test_few_units_have_no_steady_rate() -> None:
     assert watch.usage().steady_mb_per_s is None
 
 
-def test_the_largest_workers_memory_counts() -> None:
+def test_the_largest_workers_memory_counts_and_the_sums_of_cpu_and_audit() -> None:
     watch = Stopwatch()
     watch.tasks_start(cores=1)
     for unit, peak in enumerate([5, 9, 7]):
-        watch.add(outcome(unit, 1.0, 1, peak_rss=peak, cpu_seconds=0.5), 1)
+        watch.add(outcome(unit, 1.0, 1, peak_rss=peak, cpu_seconds=0.5, audited=2), 1)
     assert watch.usage().peak_rss == 9
     assert watch.usage().unit_cpu_s == pytest.approx(1.5)
+    assert watch.usage().audited == 6
 
 
 def test_a_unit_begun_again_is_a_retry() -> None:
