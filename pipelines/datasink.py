@@ -29,7 +29,8 @@ from pipelines.options import AUDIT, SHARD_BYTES
 from pipelines.plan import LIBRARIES, Unit
 from pipelines.record import tokenizer_info
 from pipelines.rows import Rows
-from pipelines.special_texts import SpecialTexts, text_of
+from pipelines.special_texts import SpecialTexts
+from pipelines.text_buffers import text_of
 from shards.commit import Description, commit
 from shards.errors import StokerError, StoreError
 from shards.format import token_dtype

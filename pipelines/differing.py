@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.text_buffers import find_from, offsets_of_text, text_of
+
 # Code points that the two libraries class differently (new in Unicode 17), found by encoding every
 # code point in several surroundings with a tokenizer that merges any two bytes, so that borders
 # show: letters, digits and marks with GPT-2's and Llama 3's patterns, symbols with DeepSeek's.
@@ -54,12 +56,8 @@ def find_differing(documents: pa.LargeStringArray) -> npt.NDArray[np.int64] | No
     Returns:
         int64 [found], ascending: bytes counted from the beginning of the array's data buffer.
     """
-    offsets = offsets_of_text(documents)
-    if not len(documents) or offsets[0] == offsets[-1]:
-        return None
-    data = np.frombuffer(documents.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    # One pass over the bytes; most text has few characters of three or more.
-    wide = np.flatnonzero(data >= min(_TABLES, default=0xFF))
+    data = text_of(documents)
+    wide = find_from(data, min(_TABLES, default=0xFF))
     if not len(wide):
         return None
     leads = data[wide]
@@ -69,19 +67,13 @@ def find_differing(documents: pa.LargeStringArray) -> npt.NDArray[np.int64] | No
         if len(at):
             places.append(at[table[_tail_bits(data, at, 2 if lead < 0xF0 else 3)]])
     found = np.sort(np.concatenate(places)) if places else np.zeros(0, np.int64)
-    return found + offsets[0] if len(found) else None
+    return found + offsets_of_text(documents)[0] if len(found) else None
 
 
 def safe_border(added_tokens: Iterable[str]) -> re.Pattern[bytes] | None:
     """The first of `BORDERS` that lies inside none of these texts of added tokens."""
     texts = [text.encode() for text in added_tokens]
     return next((border for border in BORDERS if not any(map(border.search, texts))), None)
-
-
-def offsets_of_text(documents: pa.LargeStringArray) -> npt.NDArray[np.int64]:
-    """int64 [documents + 1]: where each document's text begins in the data buffer."""
-    offsets = np.frombuffer(documents.buffers()[1], np.int64)
-    return offsets[documents.offset : documents.offset + len(documents) + 1]
 
 
 def cut_out(

@@ -97,8 +97,9 @@ def frame(
 ) -> npt.NDArray[np.int64]:
     """Writes each document's ids, between `begin_id` and `end_id`, into `tokens`, in its dtype.
 
-    One masked copy, 0.6-0.9 ns a token from 70 tokens a document on; np.insert takes 1.3x of it, a
-    gather 5x, awkward.concatenate 6x, a slice copy per document 8x at 70 tokens and 0.7x at 5,000.
+    Arrow joins them as binaries, and one copy more puts them in their place: 0.4 ns a token of
+    1,000 a document, 0.7 of 70. A masked copy takes 1-2x of it, np.insert 2x, a slice copy per
+    document 8x at 70 tokens and 1.3x at 3,800.
 
     Args:
         offsets: int64 [n + 1], into `ids`.
@@ -109,14 +110,15 @@ def frame(
     """
     around = (begin_id is not None) + (end_id is not None)
     framed: npt.NDArray[np.int64] = offsets - offsets[0] + np.arange(len(offsets)) * around
-    inside = np.ones(len(tokens), np.bool_)
-    if begin_id is not None:
-        inside[framed[:-1]] = False
-    if end_id is not None:
-        inside[framed[1:] - 1] = False
-    tokens[inside] = ids[offsets[0] : offsets[-1]]
-    if begin_id is not None:
-        tokens[framed[:-1]] = begin_id
-    if end_id is not None:
-        tokens[framed[1:] - 1] = end_id
+    buffers = [None, pa.py_buffer(offsets * ids.itemsize), pa.py_buffer(ids)]
+    documents = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+    parts = _binary(begin_id), documents, _binary(end_id)
+    joined = pc.binary_join_element_wise(*parts, _binary(None))
+    if len(tokens):
+        tokens[:] = np.frombuffer(joined.buffers()[2], np.uint32, len(tokens))
     return framed
+
+
+def _binary(token: int | None) -> pa.LargeBinaryScalar:
+    """A token as the ids have it, or nothing."""
+    return pa.scalar(b"" if token is None else np.uint32(token).tobytes(), pa.large_binary())

@@ -16,13 +16,17 @@ from pipelines.behind import Behind
 from pipelines.encode import frame
 from pipelines.plan import Unit
 from pipelines.rows import Rows
-from shards.format import shard_path
+from shards.format import Tokens, shard_path
+from shards.pages import Pages
 from shards.receipt import ShardRecord
 from shards.store import Store
 from shards.writer import build_shard
 
 TokenType: TypeAlias = np.dtype[np.uint16] | np.dtype[np.uint32]
-Buffer: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+
+# Of this process.
+_pages = Pages()
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Shards:
         self._store, self._unit, self._behind, self._split = store, unit, behind, split
         self._form, self._parts = form, parts or count()
         self._limit = max(1, form.shard_bytes // form.dtype.itemsize)
-        self._buffer: Buffer | None = None
+        self._memory: pa.Buffer | None = None
         self._ends: list[npt.NDArray[np.int64]] = []
         self._columns: list[pa.RecordBatch] = []
         self._held = 0
@@ -86,17 +90,18 @@ class Shards:
                 self.flush()
             else:
                 # Longer than a shard may be: a shard, and for once a buffer, of its own.
-                self._buffer = np.empty(int(ended[first + 1] - ended[first]), self._form.dtype)
+                size = int(ended[first + 1] - ended[first]) * self._form.dtype.itemsize
+                self._memory = pa.allocate_buffer(size)
                 self._take(rows, first, first + 1)
                 self.flush()
                 first += 1
 
     def _take(self, rows: Rows, first: int, last: int) -> None:
-        if self._buffer is None:
-            self._buffer = _take_buffer(self._limit, self._form.dtype)
+        if self._memory is None:
+            self._memory = _pages.take(self._limit * self._form.dtype.itemsize)
         offsets, form = rows.offsets[first : last + 1], self._form
         stop = self._held + int(offsets[-1] - offsets[0]) + (last - first) * form.around
-        into = self._buffer[self._held : stop]
+        into = _tokens(self._memory, form.dtype)[self._held : stop]
         framed = frame(offsets, rows.ids, into, begin_id=form.begin_id, end_id=form.end_id)
         self._ends.append(framed[1:] + self._held)
         if rows.columns is not None:
@@ -105,29 +110,31 @@ class Shards:
 
     def flush(self) -> None:
         """Hands what is held over as the next shard; nothing held, nothing written."""
-        if self._buffer is None or not self._held:
+        if self._memory is None or not self._held:
             return
         offsets = np.concatenate([np.zeros(1, np.int64), *self._ends])
         columns = pa.concat_batches(self._columns) if self._columns else None
-        work = self._writing(next(self._parts), offsets, self._buffer, columns)
+        work = self._writing(next(self._parts), offsets, self._memory, columns)
         self._written.append(self._behind.hand(work))
         self.tokens += self._held
-        self._buffer, self._ends, self._columns, self._held = None, [], [], 0
+        self._memory, self._ends, self._columns, self._held = None, [], [], 0
 
     def _writing(
         self,
         part: int,
         offsets: npt.NDArray[np.int64],
-        buffer: Buffer,
+        memory: pa.Buffer,
         columns: pa.RecordBatch | None,
     ) -> Callable[[], ShardRecord]:
         def write() -> ShardRecord:
             kept = {} if columns is None else dict(zip(columns.schema.names, columns, strict=True))
-            built = build_shard(offsets, buffer[: offsets[-1]], columns=kept)
-            if len(buffer) == self._limit:
-                _free.append(buffer)
+            tokens = _tokens(memory, self._form.dtype)[: offsets[-1]]
+            built = build_shard(offsets, tokens, columns=kept, pages=_pages)
             plan, unit = self._form.plan, self._unit
             self._store.write(shard_path(plan, unit.number, part), memoryview(built.data))
+            if len(tokens) <= self._limit:
+                _pages.give(memory)
+                _pages.give(built.data)
             return ShardRecord.of(
                 plan, unit.number, part, built, source=unit.source, split=self._split
             )
@@ -139,15 +146,6 @@ class Shards:
         return tuple(written.result() for written in self._written)
 
 
-# Of this process: fresh pages cost more than filling them.
-_free: list[Buffer] = []
-
-
-def _take_buffer(size: int, dtype: TokenType) -> Buffer:
-    """For `size` tokens; one that is free again if there is one of this size."""
-    while _free:
-        buffer = _free.pop()
-        if len(buffer) == size and buffer.dtype == dtype:
-            return buffer
-    fresh: Buffer = np.empty(size, dtype)
-    return fresh
+def _tokens(memory: pa.Buffer, dtype: TokenType) -> Tokens:
+    tokens: Tokens = np.frombuffer(memory, dtype)  # type: ignore[assignment]  # a union of dtypes
+    return tokens

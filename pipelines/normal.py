@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.differing import offsets_of_text
+from pipelines.text_buffers import find_from, offsets_of_text, text_of
 
 # U+0300, the first code point that NFC may touch, begins with this byte; no character below it
 # has one as large.
@@ -39,10 +39,7 @@ def find_unnormalized(documents: pa.LargeStringArray) -> npt.NDArray[np.bool_] |
     the other way, since neither decompositions nor classes of characters that exist ever change.
     """
     offsets = offsets_of_text(documents)
-    if not len(documents) or offsets[0] == offsets[-1]:
-        return None
-    data = np.frombuffer(documents.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    wide = np.flatnonzero(data >= _FIRST_LEAD) + offsets[0]
+    wide = find_from(text_of(documents), _FIRST_LEAD) + offsets[0]
     if not len(wide):
         return None
     holders = np.unique(np.searchsorted(offsets, wide, side="right") - 1)

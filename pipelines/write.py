@@ -22,7 +22,8 @@ from pipelines.plan import Unit
 from pipelines.read import BadRow, read_unit
 from pipelines.rows import Rows
 from pipelines.rules import UnitRules
-from pipelines.special_texts import SpecialTexts, text_of
+from pipelines.special_texts import special_texts
+from pipelines.text_buffers import text_of
 from shards.errors import StokerError
 from shards.manifest import DocumentRules
 from shards.receipt import Counts, Receipt, write_receipt
@@ -132,7 +133,7 @@ def start_unit(
         for place, split in enumerate(rules.splits)
     }
     engine = engine_for(job.blob, job.special_tokens, job.engine)
-    specials = SpecialTexts(job.special_texts)
+    specials = special_texts(job.special_texts)
     bad: list[BadRow] = []
     rows = documents = with_specials = text_bytes = 0
     for batch in read_unit(unit, job.reading):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import io
+import mmap
 import os
 import re
 import uuid
@@ -12,9 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from shards.errors import MissingObject, StoreError
 
 Bytes = bytes | bytearray | memoryview
+# Of less, that it waits for the disk costs more than a copy.
+_DIRECT_BYTES = 1 << 20
 _TORSO = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
 
 _CURES = {
@@ -164,9 +171,8 @@ class LocalStore:
         with os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
+                with temporary.open("wb", buffering=0) as file:
+                    _write_all(file, memoryview(data).cast("B"))
                     os.fsync(file.fileno())
                 temporary.replace(path)
                 _sync_folder(path.parent)
@@ -249,6 +255,47 @@ class LocalStore:
 def _temporary(path: Path) -> Path:
     """Hidden, so that a listing never takes the torso of a killed process for an object."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _write_all(file: io.FileIO, data: memoryview) -> None:
+    """Writes `data` to a new file; the whole pages of a large one past the page cache.
+
+    A job's shards are not read again by it: a copy of them in memory costs a CPU 0.3 s a GB, and
+    takes the place of what is.
+    """
+    done = 0
+    if (
+        len(data) >= _DIRECT_BYTES
+        and np.frombuffer(data, np.uint8).ctypes.data % mmap.PAGESIZE == 0
+    ):
+        whole = len(data) - len(data) % mmap.PAGESIZE
+        with _direct(file):
+            while done < whole:
+                done += os.write(file.fileno(), data[done:whole])
+    while done < len(data):
+        done += os.write(file.fileno(), data[done:])
+
+
+def _begins_at_a_page(data: memoryview) -> bool:
+    return np.frombuffer(data, np.uint8).ctypes.data % mmap.PAGESIZE == 0
+
+
+@contextmanager
+def _direct(file: io.FileIO) -> Iterator[None]:
+    """Writes inside go past the page cache; where the file system can't, as all others do."""
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,6 +19,9 @@ from shards.format import (
     parse_shard,
     xxh3,
 )
+from shards.pages import Pages
+
+_AROUND = 4096
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def build_shard(
     *,
     loss_mask: npt.NDArray[np.uint8] | None = None,
     columns: Mapping[str, pa.Array] | None = None,
+    pages: Pages | None = None,
 ) -> BuiltShard:
     """Builds a shard in memory.
 
@@ -52,6 +56,7 @@ def build_shard(
         tokens: uint16 or uint32 [offsets[-1]].
         loss_mask: uint8 [tokens]: 0 where a token's loss doesn't count.
         columns: further columns, one scalar a document.
+        pages: where `data` is taken from, for who gives it back; None: fresh memory.
 
     Raises:
         ValueError: no tokens, or lengths, order or dtypes that don't fit together.
@@ -75,7 +80,7 @@ def build_shard(
             )
         arrays.append(column)
         fields.append(pa.field(name, column.type))
-    data = to_ipc(pa.record_batch(arrays, schema=pa.schema(fields)))
+    data = to_ipc(pa.record_batch(arrays, schema=pa.schema(fields)), pages)
     return BuiltShard(
         data=data,
         tokens=len(tokens),
@@ -86,12 +91,19 @@ def build_shard(
     )
 
 
-def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
-    """An Arrow IPC file with this one record batch, uncompressed."""
-    sink = pa.BufferOutputStream()
+def to_ipc(batch: pa.RecordBatch, pages: Pages | None = None) -> pa.Buffer:
+    """An Arrow IPC file with this one record batch, uncompressed.
+
+    Args:
+        pages: where its memory is taken from; None: fresh memory.
+    """
+    # The schema stands at the beginning and in the footer, which has less besides than _AROUND.
+    size = pa.ipc.get_record_batch_size(batch) + 2 * batch.schema.serialize().size + _AROUND
+    memory = pa.allocate_buffer(size) if pages is None else pages.take(size)
+    sink = pa.FixedSizeBufferWriter(memory)
     with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions()) as writer:
         writer.write_batch(batch)
-    return sink.getvalue()
+    return memory.slice(0, sink.tell())
 
 
 def _check(offsets: Offsets, tokens: Tokens, loss_mask: npt.NDArray[np.uint8] | None) -> None:
