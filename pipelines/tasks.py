@@ -43,6 +43,7 @@ class Outcome:
         trace: for whoever mends it, when the error is not the input's.
         seconds, cpu_seconds: that the unit took, by the clock and of CPUs (user and system).
         ended: when, in seconds since 1970 by the worker's clock.
+        task_began: likewise, when the task that it was a part of began.
         peak_rss: bytes, of the worker since it began.
         audited: documents that were encoded again by the reference, and equal.
     """
@@ -55,6 +56,7 @@ class Outcome:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     ended: float = 0.0
+    task_began: float = 0.0
     peak_rss: int = 0
     audited: int = 0
 
@@ -147,6 +149,7 @@ class _Lap:
 
     def __init__(self) -> None:
         self._clock, self._cpu = time.monotonic(), time.process_time()
+        self._began = time.time()
 
     def outcome(self, unit: Unit, begun: Future[Receipt], draw: Draw) -> Outcome:
         """Waits for the unit's receipt."""
@@ -161,6 +164,7 @@ class _Lap:
             seconds=clock - self._clock,
             cpu_seconds=cpu - self._cpu,
             ended=time.time(),
+            task_began=self._began,
             audited=len(draw.drawn) if error is None else 0,
             peak_rss=peak_bytes(),
         )

@@ -83,13 +83,13 @@ def load_tokenizer(
         blob, eos, bos = _read(name), None, None
     else:
         blob, eos, bos = _resolve(name)
-    blob = _untruncated(blob, name)
-    if dropout := orjson.loads(blob)["model"].get("dropout"):
+    blob, content = _untruncated(blob, name)
+    if dropout := content["model"].get("dropout"):
         raise StokerError(
             f"tokenizer {name} has BPE dropout {dropout}: it gives other ids each time, so none "
             "could be written twice. Set model.dropout to null in its tokenizer.json"
         )
-    ids = token_ids(orjson.loads(blob)) if append_eos or prepend_bos else {}
+    ids = token_ids(content) if append_eos or prepend_bos else {}
     end: tuple[int | None, str | None] = (None, None)
     begin = end
     if append_eos:
@@ -172,12 +172,16 @@ def _has_gaps(content: Mapping[str, Any]) -> bool:
     return len(ids) <= max(ids, default=-1)
 
 
-def _untruncated(blob: str, name: str) -> str:
-    """`blob`, checked, with truncation and padding off, which some saved tokenizers leave on."""
+def _untruncated(blob: str, name: str) -> tuple[str, Mapping[str, Any]]:
+    """`blob`, checked, with truncation and padding off, which some saved tokenizers leave on.
+
+    Returns:
+        It, and it parsed, which takes half a second of a large one.
+    """
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     try:
-        content = orjson.loads(blob)
+        content: dict[str, Any] = orjson.loads(blob)
         switched_on = content.get("truncation") or content.get("padding")
         if switched_on or not content["model"].get("type") or _has_gaps(content):
             # Old files leave out what the library writes today; where ids have gaps, the library
@@ -185,8 +189,9 @@ def _untruncated(blob: str, name: str) -> str:
             tokenizer = HuggingFaceTokenizer.from_str(blob)
             tokenizer.no_truncation()
             tokenizer.no_padding()
-            return str(tokenizer.to_str())
+            blob = str(tokenizer.to_str())
+            content = orjson.loads(blob)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise StokerError(f"tokenizer {name} is no valid tokenizer.json: {reason}") from error
-    return blob
+    return blob, content

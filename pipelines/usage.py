@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from array import array
 from dataclasses import dataclass
+
+import numpy as np
 
 from pipelines.cost import Projection, project
 from pipelines.tasks import Outcome
@@ -26,8 +29,9 @@ class Usage:
         tasks_s: from then to the last unit's end.
         finish_s: leaving Ray, and the commit.
         unit_s, unit_cpu_s: sums over units, clock and CPU (user and system).
-        steady_mb_per_s: text between the end of the first units, one a core, and that of the last;
-            None with fewer than three units a core.
+        steady_mb_per_s: text while all cores were at work: from when each had ended a unit until
+            the last task began, after which they run dry one by one; None with fewer than three
+            units a core in between.
         peak_rss: bytes, the largest of any worker.
         audited: documents that were encoded again by the reference, and equal.
         retries: units begun again because their worker had died; None when nobody counted.
@@ -110,9 +114,8 @@ class Stopwatch:
         self._units = self._input = self._text = self._shards = self._tokens = self._peak = 0
         self._audited = 0
         self._unit_s = self._unit_cpu_s = 0.0
-        # Once every core has ended a unit, from then on.
-        self._steady_from = self._steady_to = 0.0
-        self._steady_text = 0
+        # Of each unit: 24 MB of a million.
+        self._ended, self._task_began, self._text_bytes = array("d"), array("d"), array("d")
 
     def tasks_start(self, cores: float) -> None:
         """Marks the end of the start-up; Ray has `cores` to give."""
@@ -132,11 +135,9 @@ class Stopwatch:
         self._unit_cpu_s += outcome.cpu_seconds
         self._peak = max(self._peak, outcome.peak_rss)
         self._audited += outcome.audited
-        if self._units <= max(1, round(self._cores)):
-            self._steady_from = max(self._steady_from, outcome.ended)
-        elif outcome.ended > self._steady_from:
-            self._steady_text += counts.text_bytes
-            self._steady_to = max(self._steady_to, outcome.ended)
+        self._ended.append(outcome.ended)
+        self._task_began.append(outcome.task_began)
+        self._text_bytes.append(counts.text_bytes)
 
     def tasks_end(self, cores: float, retries: int | None) -> None:
         """Marks the end of the tasks; `cores`: a cluster may have grown meanwhile."""
@@ -150,8 +151,6 @@ class Stopwatch:
         """What was taken until now."""
         tasks_at = self._began if self._tasks_at is None else self._tasks_at
         last_at = tasks_at if self._last_at is None else self._last_at
-        steady_s = self._steady_to - self._steady_from
-        steady = self._units >= 3 * self._cores and steady_s > 0
         return Usage(
             cores=self._cores,
             units=self._units,
@@ -164,8 +163,22 @@ class Stopwatch:
             finish_s=time.monotonic() - last_at,
             unit_s=self._unit_s,
             unit_cpu_s=self._unit_cpu_s,
-            steady_mb_per_s=self._steady_text / 1e6 / steady_s if steady else None,
+            steady_mb_per_s=self._steady_mb_per_s(),
             peak_rss=self._peak,
             audited=self._audited,
             retries=self._retries,
         )
+
+    def _steady_mb_per_s(self) -> float | None:
+        cores = max(1, round(self._cores))
+        ended = np.array(self._ended)
+        began, task = np.unique(np.array(self._task_began), return_inverse=True)
+        if len(began) <= cores:
+            return None
+        # A worker's first unit takes seconds more: it starts, and loads the tokenizer.
+        begin = max(ended[task == number].min() for number in range(cores))
+        between = (begin < ended) & (ended <= began[-1])
+        if between.sum() < 3 * cores:
+            return None
+        text = np.array(self._text_bytes)[between].sum()
+        return float(text / 1e6 / (ended[between].max() - begin))

@@ -76,23 +76,27 @@ def test_shares_of_slots_add_up_to_one(**times: float) -> None:
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_the_steady_rate_begins_when_every_core_has_ended_a_unit() -> None:
+def test_the_steady_rate_is_that_while_all_cores_were_at_work() -> None:
     watch = Stopwatch()
     watch.tasks_start(cores=2)
-    # Two workers start slowly, then do a unit of 10 MB a second each.
-    for unit, ended in enumerate([105.0, 105.0, 106.0, 106.0, 107.0, 107.0]):
-        watch.add(outcome(unit, ended, 10_000_000), 5_000_000)
+    # One worker is there at 104, the other at 110; then each does a unit of 10 MB a second. The
+    # first one's last task begins at 116 and takes until 120, when the other has nothing to do.
+    first = [(100.0, 104.0 + unit) for unit in range(12)]
+    other = [(100.5, 110.0 + unit) for unit in range(7)]
+    rest = [(116.0, 117.0 + unit) for unit in range(4)]
+    for number, (began, ended) in enumerate([*first, *other, *rest]):
+        watch.add(outcome(number, ended, 10_000_000, task_began=began), 5_000_000)
     watch.tasks_end(cores=2, retries=3)
     usage = watch.usage()
-    assert usage.steady_mb_per_s == pytest.approx(20)
-    assert (usage.units, usage.input_bytes, usage.retries) == (6, 30_000_000, 3)
+    assert usage.steady_mb_per_s == pytest.approx((5 + 6) * 10 / 6)
+    assert (usage.units, usage.input_bytes, usage.retries) == (23, 115_000_000, 3)
 
 
 def test_few_units_have_no_steady_rate() -> None:
     watch = Stopwatch()
     watch.tasks_start(cores=2)
-    for unit in range(5):
-        watch.add(outcome(unit, 100.0 + unit, 1), 1)
+    for unit in range(7):
+        watch.add(outcome(unit, 100.0 + unit, 1, task_began=99.0 + unit), 1)
     assert watch.usage().steady_mb_per_s is None
 
 
