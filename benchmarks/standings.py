@@ -64,7 +64,7 @@ class Standings:
         return more / 1e6 / longer if more > 0 and longer > 0 else None
 
     def steady(self) -> float | None:
-        """Stoker's MB/s once all cores were at work, by its own reports."""
+        """Stoker's MB/s while all cores were at work, by its own reports."""
         reports = [run.report for run in self.all[1].runs if run.report]
         rates = [report["steady_text_mb_per_s"] for report in reports]
         known = [float(rate) for rate in rates if rate]
@@ -93,7 +93,7 @@ class Standings:
         lines = [_HEAD, *(_line(one, limit) for one in self.all)]
         lines.append(f"{cores()} cores; medians of {len(self.all[0].runs)} rounds")
         for rate, how in (
-            (self.steady(), "by its own report, once all cores were at work"),
+            (self.steady(), "by its own report, while all cores were at work"),
             (self.by_difference(), "by the difference of the two sizes"),
         ):
             if rate:

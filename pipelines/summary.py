@@ -78,7 +78,7 @@ def usage_lines(usage: Usage) -> list[str]:
         return []
     steady = ""
     if usage.steady_mb_per_s is not None:
-        steady = f", {usage.steady_mb_per_s:.3g} once all cores were at work"
+        steady = f", {usage.steady_mb_per_s:.3g} while all cores were at work"
     shares = usage.slots
     retries = f"; {usage.retries} begun again" if usage.retries else ""
     lines = [
