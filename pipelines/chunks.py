@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from pipelines.plan import Unit
 
-# Between two tasks a worker waits 0.1 to 0.2 s for Ray. 256 MiB of Parquet are some eight seconds
-# of the fast engine, 32 are one. More would be lost when a worker dies, since a task starts again
-# as a whole.
-_MOST_BYTES = {"gigatoken": 256 << 20, "tokenizers": 0}
+# Between two tasks a worker waits 0.2 to 0.4 s for Ray and its last shard. 1 GiB of Parquet is half
+# a minute of the fast engine, 32 MiB a second. More would be lost when a worker dies, since a task
+# starts again as a whole.
+_MOST_BYTES = {"gigatoken": 1 << 30, "tokenizers": 0}
 _LEAST_BYTES = {"gigatoken": 32 << 20, "tokenizers": 0}
 # The driver's work grows with the tasks.
 _MOST_TASKS = 20_000
