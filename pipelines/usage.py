@@ -176,7 +176,9 @@ class Stopwatch:
         if len(began) <= cores:
             return None
         # A worker's first unit takes seconds more: it starts, and loads the tokenizer.
-        begin = max(ended[task == number].min() for number in range(cores))
+        first = np.full(len(began), np.inf)
+        np.minimum.at(first, task, ended)
+        begin = first[:cores].max()
         between = (begin < ended) & (ended <= began[-1])
         if between.sum() < 3 * cores:
             return None
