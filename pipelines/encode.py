@@ -89,7 +89,7 @@ def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def frame(
     offsets: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.uint32],
+    ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32],
     tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32],
     *,
     begin_id: int | None = None,
@@ -103,6 +103,7 @@ def frame(
 
     Args:
         offsets: int64 [n + 1], into `ids`.
+        ids: all fit into the dtype of `tokens`; `begin_id` and `end_id` fit into theirs.
         tokens: to be filled: the documents' ids, and n for each of the two that is not None.
 
     Returns:
@@ -112,13 +113,12 @@ def frame(
     framed: npt.NDArray[np.int64] = offsets - offsets[0] + np.arange(len(offsets)) * around
     buffers = [None, pa.py_buffer(offsets * ids.itemsize), pa.py_buffer(ids)]
     documents = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-    parts = _binary(begin_id), documents, _binary(end_id)
-    joined = pc.binary_join_element_wise(*parts, _binary(None))
+    begin, end = (
+        b"" if token is None else np.array(token, ids.dtype).tobytes()
+        for token in (begin_id, end_id)
+    )
+    parts = [pa.scalar(one, pa.large_binary()) for one in (begin, end, b"")]
+    joined = pc.binary_join_element_wise(parts[0], documents, *parts[1:])
     if len(tokens):
-        tokens[:] = np.frombuffer(joined.buffers()[2], np.uint32, len(tokens))
+        tokens[:] = np.frombuffer(joined.buffers()[2], ids.dtype, len(tokens))
     return framed
-
-
-def _binary(token: int | None) -> pa.LargeBinaryScalar:
-    """A token as the ids have it, or nothing."""
-    return pa.scalar(b"" if token is None else np.uint32(token).tobytes(), pa.large_binary())

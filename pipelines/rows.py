@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.encode import offsets_of
+from shards.format import Tokens
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class Rows:
 
     Attributes:
         offsets: int64 [n + 1]: document i is ids [offsets[i], offsets[i + 1]).
-        ids: uint32, without begin and end tokens.
+        ids: uint32, or uint16 where a rule held them as the shards will; no begin and end tokens.
         columns: [n] rows; None where none are kept.
     """
 
     offsets: npt.NDArray[np.int64]
-    ids: npt.NDArray[np.uint32]
+    ids: Tokens
     columns: pa.RecordBatch | None = None
 
     def __len__(self) -> int:
@@ -42,5 +43,6 @@ class Rows:
         borders = self.offsets[edges].tolist()
         runs = [self.ids[a:b] for a, b in zip(borders[::2], borders[1::2], strict=True)]
         columns = None if self.columns is None else self.columns.filter(pa.array(chosen))
-        ids = np.concatenate(runs) if runs else self.ids[:0]
+        # A union of dtypes.
+        ids: Tokens = np.concatenate(runs) if runs else self.ids[:0]  # type: ignore[assignment]
         return Rows(offsets_of(self.lengths[chosen]), ids, columns)
