@@ -13,8 +13,8 @@ _MOST_BYTES = {"gigatoken": 1 << 30, "tokenizers": 0}
 _LEAST_BYTES = {"gigatoken": 32 << 20, "tokenizers": 0}
 # The driver's work grows with the tasks.
 _MOST_TASKS = 20_000
-# Tasks that what is left is cut into, a slot: so that the last ones are small and all slots end
-# together; and the fewest of a whole job.
+# Tasks a slot: that what is left is cut into, so that the last ones are small and all slots end
+# together; and that a job has at least, however small.
 _TASKS_AHEAD = 2
 _FEWEST_TASKS = 4
 
