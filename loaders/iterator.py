@@ -13,7 +13,8 @@ from loaders.blocks import Rows
 from loaders.dataset import TokenDataset
 from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
-from loaders.order import BLOCK_BYTES, Order
+from loaders.order import BLOCK_BYTES
+from loaders.parts import AnyOrder
 from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
 from loaders.slabs import Slabs
 from loaders.state import Progress
@@ -41,7 +42,7 @@ class Budget:
 
     @classmethod
     def of(
-        cls, dataset: TokenDataset, order: Order, world_size: int, batch: int, limit: int | None
+        cls, dataset: TokenDataset, order: AnyOrder, world_size: int, batch: int, limit: int | None
     ) -> "Budget":
         """From `prefetch_bytes`; None: 512 MiB, or what this rank's open blocks need if more.
 
@@ -211,7 +212,7 @@ def _memory(dataset: TokenDataset, span: Span, budget: Budget, kept: Kept) -> tu
     """A resident split grows over iterations; an arena has one user at a time."""
     if budget.slots is None:
         if kept.resident is None:
-            rows = Rows.empty(dataset.stream, dataset.samples, dataset.seq_len)
+            rows = Rows.empty(dataset.stream, span.order.samples, dataset.seq_len)
             kept.resident = Resident(rows, budget.slot_samples)
         resident = kept.resident
         return resident, ResidentPlan(span, resident.run_samples, resident.held)
