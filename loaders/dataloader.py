@@ -21,8 +21,10 @@ from torch.utils.data.dataloader import (
 from loaders.dataset import TokenDataset
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
 from loaders.order import DEFAULT_LANES, check_world_size
+from loaders.repeat import endless
 from loaders.resume import resumed, saved
 from loaders.sampler import OrderSampler
+from loaders.schedule import Span
 from loaders.slabs import Slabs
 from loaders.state import Progress
 from loaders.stats import Stats
@@ -286,14 +288,13 @@ class TokenDataLoader(DataLoader):
         After the last batch the next iteration is the next epoch's.
         """
         token = self._progress.restart()
+        iterator = self._iterate(self.sampler.current())
+        iterator.move(token)
+        return iterator
+
+    def _iterate(self, span: Span) -> TokenIterator:
         iterator = TokenIterator(
-            self._tokens,
-            self.sampler.current(),
-            self._settings,
-            self._kept,
-            self._progress,
-            token,
-            self._stats,
+            self._tokens, span, self._settings, self._kept, self._progress, self._stats
         )
         self._last = weakref.ref(iterator)
         return iterator
@@ -309,19 +310,15 @@ class TokenDataLoader(DataLoader):
         """Batches without end, epoch after epoch: `islice(loader.repeat(), steps)`.
 
         It begins behind the last batch that was delivered, so the next `repeat()` goes on where
-        this one was left. An epoch's last batch may be short (see `drop_last`).
+        this one was left. An epoch's last batch may be short (see `drop_last`). The next epoch is
+        read while the last batches of this one wait to be taken.
 
         Raises:
             ValueError: an epoch has no batch.
         """
         if not len(self):
             raise ValueError("an epoch has no whole batch: lower batch_size, or drop_last=False")
-        return self._endless()
-
-    def _endless(self) -> Iterator[dict[str, torch.Tensor]]:
-        self._progress.go_on()
-        while True:
-            yield from self
+        return endless(self._progress, self.sampler, self._iterate)
 
     def skip(self, steps: int) -> None:
         """Go on `steps` batches later, as if they had been delivered, over the ends of epochs too.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loaders import TokenDataLoader, TokenDataset
+from loaders.blocks import Rows
 from tests.loaders.restoring import same
 from tests.loaders.support import (
     Modes,
@@ -153,6 +154,75 @@ def test_threads_end_when_repeat_is_left(dataset: TokenDataset) -> None:
     assert stoker_threads()
     del batches
     wait_until(lambda: not stoker_threads())
+
+
+def test_the_next_epoch_is_read_before_the_last_batch_is_taken(dataset: TokenDataset) -> None:
+    once = token_loader(dataset, 8, True, **Modes["streaming"])
+    list(once)
+    of_an_epoch = once.stats()["requests"]
+    loader = token_loader(dataset, 8, True, **Modes["streaming"])
+    batches = loader.repeat()
+    next(batches)
+    wait_until(lambda: loader.stats()["batches_ready"] == 50)
+    next(batches)
+    wait_until(lambda: loader.stats()["requests"] > of_an_epoch)
+    assert loader.state_dict()["epoch"] == 0
+    assert loader.stats()["buffer_bytes"] <= Modes["streaming"]["prefetch_bytes"]
+
+
+def test_memory_is_used_again_from_epoch_to_epoch(
+    dataset: TokenDataset, mode: dict[str, Any]
+) -> None:
+    made = []
+    original = Rows.empty
+
+    def counting(*arguments: Any) -> Rows:
+        made.append(arguments)
+        return original(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rows, "empty", counting)
+        loader = token_loader(dataset, 8, True, **mode)
+        for step, _ in enumerate(islice(loader.repeat(), 51 * 4)):
+            if step % 51 == 25:  # everything of this epoch is made before its end
+                wait_until(lambda: loader.stats()["batches_ready"] == 25)
+    assert len(made) == 1
+
+
+def test_another_iteration_beside_repeat_disturbs_neither(dataset: TokenDataset) -> None:
+    mode = Modes["streaming"]
+    expected = tokens(islice(token_loader(dataset, 8, True, **mode).repeat(), 3 * 51))
+    loader = token_loader(dataset, 8, True, **mode)
+    batches = loader.repeat()
+    seen = tokens(islice(batches, 60))  # over the first edge, where memory is handed on
+    loader.set_epoch(0)
+    pairs = [*zip(loader, islice(batches, 42), strict=False)]
+    assert [first_tokens(one) for one, _ in pairs] == expected[:42]
+    assert seen + [first_tokens(other) for _, other in pairs] == expected[:102]
+
+
+@pytest.mark.parametrize("steps", [1, 49, 50, 51])
+@pytest.mark.parametrize("go", ["skip", "set_epoch", "load_state_dict"])
+def test_going_elsewhere_while_it_repeats_takes_effect_with_the_next_epoch(
+    dataset: TokenDataset, mode: dict[str, Any], steps: int, go: str
+) -> None:
+    expected = [tokens(one) for one in [token_loader(dataset, 8, True, **mode)] * 10]
+    loader = token_loader(dataset, 8, True, **mode)
+    batches = loader.repeat()
+    seen = tokens(islice(batches, steps))
+    if go == "skip":
+        loader.skip(7 * 51 + 3)
+    elif go == "set_epoch":
+        loader.set_epoch(7)
+    else:
+        loader.load_state_dict({**loader.state_dict(), "epoch": 7, "position": 24})
+    state = loader.state_dict()
+    seen += tokens(islice(batches, 51 - steps))
+    assert seen == expected[0]
+    assert loader.state_dict() == state
+    at = state["position"] // 8
+    then = [*expected[state["epoch"]], *expected[state["epoch"] + 1]]
+    assert tokens(islice(batches, 60)) == then[at : at + 60]
 
 
 def test_an_epoch_without_a_batch_is_refused_before_anyone_waits(dataset: TokenDataset) -> None:
