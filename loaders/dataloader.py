@@ -1,6 +1,5 @@
 """torch's DataLoader, and the same class over a TokenDataset: threads, an order, a state."""
 
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,22 +11,19 @@ import torch
 import torch.utils.data
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import Dataset, Sampler
-from torch.utils.data.dataloader import (
-    _BaseDataLoaderIter,
-    _MultiProcessingDataLoaderIter,
-    _SingleProcessDataLoaderIter,
-)
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from loaders.dataset import TokenDataset
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
 from loaders.order import DEFAULT_LANES, check_world_size
 from loaders.repeat import endless
 from loaders.resume import resumed, saved
-from loaders.sampler import OrderSampler
+from loaders.sampler import NO_BATCH, OrderSampler
 from loaders.schedule import Span
 from loaders.slabs import Slabs
 from loaders.state import Progress
 from loaders.stats import Stats
+from loaders.timed import TimedMulti, TimedSingle
 from loaders.world import data_parallel
 
 
@@ -133,43 +129,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if self.num_workers == 0:
-            return _TimedSingle(self)
+            return TimedSingle(self)
         self.check_worker_number_rationality()
-        return _TimedMulti(self)
+        return TimedMulti(self)
 
     def stats(self) -> dict[str, Any]:
         """`batches` taken, `wait_seconds` spent in `next()`, `first_batch_seconds`."""
         return self._stats.waits()
-
-
-class _Timed(_BaseDataLoaderIter):
-    """Counts batches and waits of torch's iterators."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self._stoker_stats = loader._stats
-        self._stoker_began: int | None = time.perf_counter_ns()
-        super().__init__(loader)
-
-    def _reset(self, loader: Any, first_iter: bool = False) -> None:
-        """torch's iterators with persistent workers start over in this way."""
-        if not first_iter:
-            self._stoker_began = time.perf_counter_ns()
-        super()._reset(loader, first_iter)
-
-    def __next__(self) -> Any:
-        began = time.perf_counter_ns()
-        batch = super().__next__()
-        self._stoker_stats.taken(began, self._stoker_began)
-        self._stoker_began = None
-        return batch
-
-
-class _TimedSingle(_Timed, _SingleProcessDataLoaderIter):
-    pass
-
-
-class _TimedMulti(_Timed, _MultiProcessingDataLoaderIter):
-    pass
 
 
 # What an argument of torch's can't mean over a TokenDataset, and what to do instead.
@@ -289,15 +255,17 @@ class TokenDataLoader(DataLoader):
         """
         token = self._progress.restart()
         iterator = self._iterate(self.sampler.current())
-        iterator.move(token)
+        self._use(iterator, token)
         return iterator
 
     def _iterate(self, span: Span) -> TokenIterator:
-        iterator = TokenIterator(
+        return TokenIterator(
             self._tokens, span, self._settings, self._kept, self._progress, self._stats
         )
+
+    def _use(self, iterator: TokenIterator, token: object) -> None:
+        iterator.move(token)
         self._last = weakref.ref(iterator)
-        return iterator
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch, as with torch's DistributedSampler.
@@ -317,8 +285,8 @@ class TokenDataLoader(DataLoader):
             ValueError: an epoch has no batch.
         """
         if not len(self):
-            raise ValueError("an epoch has no whole batch: lower batch_size, or drop_last=False")
-        return endless(self._progress, self.sampler, self._iterate)
+            raise ValueError(NO_BATCH)
+        return endless(self._progress, self.sampler, self._iterate, self._use)
 
     def skip(self, steps: int) -> None:
         """Go on `steps` batches later, as if they had been delivered, over the ends of epochs too.

@@ -11,18 +11,22 @@ from loaders.state import Progress
 
 
 def endless(
-    progress: Progress, sampler: OrderSampler, make: Callable[[Span], TokenIterator]
+    progress: Progress,
+    sampler: OrderSampler,
+    make: Callable[[Span], TokenIterator],
+    use: Callable[[TokenIterator, object], None],
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Batches from behind the last one that was delivered, over epochs, without end.
 
     Args:
         make: starts an iteration that doesn't move the progress yet.
+        use: from now on it is the one that does; with the progress's token.
     """
     progress.go_on()
     token = progress.restart()
     current = make(sampler.current())
     while True:
-        current.move(token)
+        use(current, token)
         following = None
         for batch in current:
             # Its memory is free as soon as every batch was made, so no more than one's is in use.

@@ -9,6 +9,8 @@ from loaders.parts import Deal, History
 from loaders.schedule import Span
 from loaders.state import Place, Progress
 
+NO_BATCH = "an epoch has no whole batch: lower batch_size, or drop_last=False"
+
 
 class PaddingIndex(int):
     """An index that stands for a padding row: `TokenDataset` returns zeros, labels all -100."""
@@ -114,7 +116,7 @@ class OrderSampler(DistributedSampler[int]):
             return
         whole = self.span(0, 0)
         if not whole.steps:
-            raise ValueError("an epoch has no whole batch: lower batch_size, or drop_last=False")
+            raise ValueError(NO_BATCH)
         epochs, steps = divmod(steps - left.steps - 1, whole.steps)
         last = steps + 1 == whole.steps
         now.skip_to(epoch + 1 + epochs, whole.position_after(steps + 1), last=last)
