@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from loaders.order import ORDER_VERSION, Order
-from loaders.parts import Deal
+from loaders.parts import Deal, History, PartedOrder
 
 GOLDEN = Path(__file__).with_name("golden_order.json")
 _WHOLE = 100_000  # an order up to this length is pinned to its last row
@@ -63,14 +63,44 @@ def described(
     return found
 
 
-def golden() -> dict[str, Any]:
-    """What the file should hold."""
-    return {"order_version": ORDER_VERSION, "orders": [described(*shape) for shape in SHAPES]}
+# samples, lanes, seq_len, max_seq_len, position, and what was read of its round: [seq_len, rows]
+BEGUN = [
+    (100, 24, 4, 8, 30, ((8, 10),)),
+    (100, 24, 8, 8, 2, ((4, 31),)),
+    (100, 24, 3, 12, 220, ((12, 1), (6, 9), (2, 5))),
+    (5000, 960, 2048, 8192, 4 * 960 * 2 + 3000, ((8192, 100),)),
+]
+
+
+def described_begun(
+    samples: int, lanes: int, seq_len: int, max_seq_len: int, position: int, history: History
+) -> dict[str, Any]:
+    """What is left of a round in which seq_len changed: its first rows, and a hash of all."""
+    rows = Deal(Order(samples, 4096, lanes), seq_len, max_seq_len).rows(position, history)
+    assert isinstance(rows, PartedOrder)
+    assert rows.begun is not None
+    left = np.arange(rows.begun.first, rows.begun.stop)
+    given = np.stack([rows.sample_at(0, left), rows.begun.read]).astype("<i8")
+    return {
+        "samples": samples,
+        "lanes": lanes,
+        "seq_len": seq_len,
+        "max_seq_len": max_seq_len,
+        "position": position,
+        "begun": [list(pair) for pair in history],
+        "first": rows.begun.first,
+        "rows": given[0, :12].tolist(),
+        "read": given[1, :12].tolist(),
+        "xxh3_of_all": xxhash.xxh3_64_hexdigest(given.tobytes()),
+    }
 
 
 if __name__ == "__main__":
     if GOLDEN.exists():
         raise SystemExit(f"{GOLDEN.name} is there and must not change: see this script's docstring")
-    lines = [json.dumps(one) for one in golden()["orders"]]
-    body = ",\n  ".join(lines)
-    GOLDEN.write_text(f'{{"order_version": {ORDER_VERSION}, "orders": [\n  {body}\n]}}\n')
+    orders = ",\n  ".join(json.dumps(described(*shape)) for shape in SHAPES)
+    begun = ",\n  ".join(json.dumps(described_begun(*shape)) for shape in BEGUN)
+    GOLDEN.write_text(
+        f'{{"order_version": {ORDER_VERSION}, "orders": [\n  {orders}\n], '
+        f'"begun": [\n  {begun}\n]}}\n'
+    )

@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loaders import TokenDataLoader, TokenDataset
 from tests.loaders.restoring import (
+    Batch,
     Make,
+    epoch,
     goes_on_elsewhere,
     ranks,
+    restored,
     restores_at_every_step,
+    sorted_tokens,
+    the_state,
 )
 from tests.loaders.support import first_tokens, token_dataset, token_loader
 from tests.servers import S3Server
@@ -29,6 +36,9 @@ MODES: dict[str, dict[str, Any]] = {
     "resident": {},
     "streaming": {"prefetch_bytes": 48_000, "lanes": 4},
 }
+
+
+worlds = st.sampled_from([1, 2, 4])
 
 
 def slowly(*arguments: Any) -> Any:
@@ -202,6 +212,36 @@ def test_the_length_of_rows_may_change_again_and_again(on_disk: str, mode: str) 
         seen += counted(batch)
     assert sorted(seen) == list(range(SAMPLES * 64))
     assert 2 <= most_begun <= 12
+
+
+@settings(max_examples=25)
+@given(data=st.data(), shuffle=st.booleans(), lanes=st.sampled_from([4, 24, 960]))
+def test_whatever_changes_at_a_restart_each_token_is_read_once(
+    on_disk: str, data: st.DataObject, shuffle: bool, lanes: int
+) -> None:
+    state: dict[str, Any] | None = None
+    steps: list[list[Batch]] = []
+    for run in range(data.draw(st.integers(1, 5))):
+        length, world = data.draw(st.sampled_from([8, 16, 32, 64])), data.draw(worlds)
+        batch = world * data.draw(st.integers(1, 7))
+        dataset = TokenDataset(on_disk, length)
+        longest = None if run else 64
+        loaders = ranks(dataset, world, batch, shuffle=shuffle, lanes=lanes, max_seq_len=longest)()
+        for loader in loaders:
+            if state is not None:
+                loader.load_state_dict(json.loads(json.dumps(state)))
+        iterators = [loader.repeat() for loader in loaders]
+        left = min(len(loader.sampler) for loader in loaders)
+        for _ in range(data.draw(st.integers(0, 12))):
+            if the_state(loaders)["epoch"] or the_state(loaders)["position"] + batch > left:
+                break
+            steps.append([next(iterator) for iterator in iterators])
+        state = the_state(loaders)
+    assert state is not None
+    steps += epoch(
+        restored(ranks(TokenDataset(on_disk, 64), 2, 8, shuffle=shuffle, lanes=lanes), state)
+    )
+    assert sorted_tokens(steps) == [*range(SAMPLES * 64)]
 
 
 def loader_at(uri: str, state: dict[str, Any] | None, settings: dict[str, Any]) -> TokenDataLoader:

@@ -131,6 +131,18 @@ def test_a_sample_is_found_in_its_shard(dataset: TokenDataset) -> None:
         assert sum(piece.stop - piece.start for piece in pieces) == SEQ_LEN
 
 
+def test_reading_whole_cells_costs_at_most_a_thirteenth_more(dataset: TokenDataset) -> None:
+    order = loader_of(dataset, 0).sampler.deal.order
+    first = order.places(0, np.arange(0, 5 * 10**6, 997)).first
+    read = wanted = 0
+    for start in np.unique(first // order.block).tolist():
+        tokens = order.block * SEQ_LEN
+        for piece in dataset.stream.pieces(start * tokens, (start + 1) * tokens):
+            read += piece.byte_stop - piece.byte_start
+            wanted += (piece.stop - piece.start) * 4
+    assert wanted <= read <= 1.13 * wanted
+
+
 def test_a_rank_reads_ahead_within_the_blocks_it_owns(dataset: TokenDataset) -> None:
     span = loader_of(dataset, 11).sampler.current()
     plan = StreamingPlan(span)
