@@ -76,10 +76,6 @@ class PartedOrder:
         return self.order.lanes
 
     @property
-    def seed(self) -> int:
-        return self.order.seed
-
-    @property
     def shuffle(self) -> bool:
         return self.order.shuffle
 
@@ -92,7 +88,7 @@ class PartedOrder:
     def _stored(self) -> Order:
         """The rows as they are stored."""
         size = self.order.sample_bytes // self.parts
-        return Order(self.samples, size, self.lanes, self.seed, shuffle=False)
+        return Order(self.samples, size, self.lanes, shuffle=False)
 
     def stored_run(self, stride: int) -> int:
         return self._stored.stored_run(stride)

@@ -109,6 +109,14 @@ def test_masks_are_restored_with_their_tokens(tmp_path: Path, mode: str) -> None
     uri = str(tmp_path / "tokens")
     dataset = token_dataset(uri, TOKENS, seq_len=SEQ_LEN, dtype="uint16", mask=mask)
     restores_at_every_step(ranks(dataset, 2, BATCH, shuffle=True, **MODES[mode]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_stay_with_their_tokens_in_rows_of_another_length(tmp_path: Path, mode: str) -> None:
+    mask = (np.random.default_rng(0).random(TOKENS) < 0.7).astype(np.uint8)
+    uri = str(tmp_path / "tokens")
+    dataset = token_dataset(uri, TOKENS, seq_len=SEQ_LEN, dtype="uint16", mask=mask)
     goes_on_elsewhere(
         ranks(dataset, 2, BATCH, shuffle=True, max_seq_len=SEQ_LEN, **MODES[mode]),
         ranks(TokenDataset(uri, 16), 1, 24, shuffle=True, **MODES[mode]),

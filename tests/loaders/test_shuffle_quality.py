@@ -9,7 +9,7 @@ from loaders.order import Order
 ROW = 4096
 SAMPLES = 20_480
 SHARDS, IN_SHARD, POSITIONS = 20, 4, 32
-SEEDS = 60
+SEEDS = 40
 
 
 def true_permute(index: np.ndarray, size: int | np.ndarray, key: np.ndarray) -> np.ndarray:

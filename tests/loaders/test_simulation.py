@@ -46,7 +46,7 @@ def loader_of(dataset: TokenDataset, rank: int, **kwargs: Any) -> TokenDataLoade
     )
 
 
-@pytest.mark.parametrize("step", [0, 1, 123_456, SAMPLES // (2 * RANKS) - 3])
+@pytest.mark.parametrize("step", [123_456, SAMPLES // (2 * RANKS) - 3])
 def test_all_ranks_together_have_the_global_batch_of_a_step(
     dataset: TokenDataset, step: int
 ) -> None:
