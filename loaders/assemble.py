@@ -288,6 +288,10 @@ class Assembler:
                 np.copyto(labels_array[part], IGNORED, where=masked)
         ids_array[chunk.run.size :] = 0
         labels_array[chunk.run.size :] = IGNORED
+        first = chunk.step * self.span.batch_size
+        read = self.span.read_before[first : first + chunk.run.size]
+        for row in np.flatnonzero(read):
+            labels_array[row, : read[row]] = IGNORED
         return ids, labels
 
 

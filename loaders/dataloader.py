@@ -1,28 +1,29 @@
 """torch's DataLoader, and the same class over a TokenDataset: threads, an order, a state."""
 
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy.typing as npt
 import torch
 import torch.utils.data
+from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import Dataset, Sampler
-from torch.utils.data.dataloader import (
-    _BaseDataLoaderIter,
-    _MultiProcessingDataLoaderIter,
-    _SingleProcessDataLoaderIter,
-)
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from loaders.dataset import TokenDataset
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
-from loaders.order import DEFAULT_LANES, Order, check_world_size
-from loaders.sampler import OrderSampler
+from loaders.order import DEFAULT_LANES, check_world_size
+from loaders.repeat import endless
+from loaders.resume import resumed, saved
+from loaders.sampler import NO_BATCH, OrderSampler
+from loaders.schedule import Span
 from loaders.slabs import Slabs
-from loaders.state import Identity, Progress, load, save
+from loaders.state import Progress
 from loaders.stats import Stats
+from loaders.timed import TimedMulti, TimedSingle
 from loaders.world import data_parallel
 
 
@@ -32,8 +33,10 @@ class _Own:
 
     seed: int = 0
     lanes: int = DEFAULT_LANES
+    max_seq_len: int | None = None
     data_parallel_rank: int | None = None
     data_parallel_size: int | None = None
+    data_parallel_mesh: DeviceMesh | None = None
     prefetch_bytes: int | None = None
 
 
@@ -78,11 +81,21 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         in_order: bool = True,
         seed: int = 0,
         lanes: int = DEFAULT_LANES,
+        max_seq_len: int | None = None,
         data_parallel_rank: int | None = None,
         data_parallel_size: int | None = None,
+        data_parallel_mesh: DeviceMesh | None = None,
         prefetch_bytes: int | None = None,
     ) -> None:
-        own = _Own(seed, lanes, data_parallel_rank, data_parallel_size, prefetch_bytes)
+        own = _Own(
+            seed=seed,
+            lanes=lanes,
+            max_seq_len=max_seq_len,
+            data_parallel_rank=data_parallel_rank,
+            data_parallel_size=data_parallel_size,
+            data_parallel_mesh=data_parallel_mesh,
+            prefetch_bytes=prefetch_bytes,
+        )
         torchs = {
             "shuffle": shuffle,
             "sampler": sampler,
@@ -116,43 +129,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if self.num_workers == 0:
-            return _TimedSingle(self)
+            return TimedSingle(self)
         self.check_worker_number_rationality()
-        return _TimedMulti(self)
+        return TimedMulti(self)
 
     def stats(self) -> dict[str, Any]:
         """`batches` taken, `wait_seconds` spent in `next()`, `first_batch_seconds`."""
         return self._stats.waits()
-
-
-class _Timed(_BaseDataLoaderIter):
-    """Counts batches and waits of torch's iterators."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self._stoker_stats = loader._stats
-        self._stoker_began: int | None = time.perf_counter_ns()
-        super().__init__(loader)
-
-    def _reset(self, loader: Any, first_iter: bool = False) -> None:
-        """torch's iterators with persistent workers start over in this way."""
-        if not first_iter:
-            self._stoker_began = time.perf_counter_ns()
-        super()._reset(loader, first_iter)
-
-    def __next__(self) -> Any:
-        began = time.perf_counter_ns()
-        batch = super().__next__()
-        self._stoker_stats.taken(began, self._stoker_began)
-        self._stoker_began = None
-        return batch
-
-
-class _TimedSingle(_Timed, _SingleProcessDataLoaderIter):
-    pass
-
-
-class _TimedMulti(_Timed, _MultiProcessingDataLoaderIter):
-    pass
 
 
 # What an argument of torch's can't mean over a TokenDataset, and what to do instead.
@@ -200,9 +183,14 @@ class TokenDataLoader(DataLoader):
         seed: names the shuffle; kept in the state.
         lanes: blocks that are mixed with each other at a time, over all ranks. The number of ranks
             has to divide it. Kept in the state.
-        data_parallel_rank, data_parallel_size: None: torch.distributed's, else torchrun's
-            environment, else 0 of 1, as they are when the loader is made. Ranks that share a model
-            (tensor-, pipeline-, context-parallel) are given equal numbers.
+        max_seq_len: deal samples of this many tokens, and read each in parts of `seq_len`, which
+            has to divide it: a run may then go on with any other `seq_len` that does. None: the
+            dataset's `seq_len`, or that of a state that is loaded. Kept in the state.
+        data_parallel_rank, data_parallel_size: None: torch.distributed's, else torchrun's or
+            Slurm's environment, else 0 of 1, as they are when the loader is made. Ranks that share
+            a model (tensor-, pipeline-, context-parallel) are given equal numbers.
+        data_parallel_mesh: instead of those two, a `DeviceMesh` of the data-parallel dimensions
+            alone: `mesh["dp"]` or `mesh["replicate", "shard"]`.
         prefetch_bytes: the most memory for tokens read and not yet used. None: 512 MiB, or what
             `lanes` need if that is more. A split that fits is read once and kept.
 
@@ -218,15 +206,22 @@ class TokenDataLoader(DataLoader):
         self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
     ) -> None:
         size = _checked(batch_size, torchs)
-        rank, world_size = data_parallel(own.data_parallel_rank, own.data_parallel_size)
+        rank, world_size = data_parallel(
+            own.data_parallel_rank, own.data_parallel_size, own.data_parallel_mesh
+        )
         shuffle = bool(torchs["shuffle"])
-        order = Order(dataset.samples, dataset.sample_bytes, own.lanes, own.seed, shuffle)
+        longest = dataset.seq_len if own.max_seq_len is None else own.max_seq_len
+        deal = dataset.deal(own.lanes, own.seed, shuffle, longest)
         check_world_size(world_size, rank, own.lanes)
+        self._tokens: TokenDataset = dataset
+        self._own = own
+        self._budget = partial(
+            Budget.of, dataset, world_size=world_size, batch=size, limit=own.prefetch_bytes
+        )
         self._progress = Progress()
-        self._order = order
         prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
         self._settings = Settings(
-            budget=Budget.of(dataset, order, world_size, size, own.prefetch_bytes),
+            budget=self._budget(deal.rows()),
             threads=workers,
             ready_batches=None if prefetch_factor is None else prefetch_factor * max(1, workers),
             timeout=torchs["timeout"],
@@ -236,7 +231,7 @@ class TokenDataLoader(DataLoader):
         self._last: weakref.ref[TokenIterator] | None = None
         sampler = OrderSampler(
             dataset,
-            order,
+            deal,
             self._progress,
             batch_size=size,
             drop_last=torchs["drop_last"],
@@ -259,17 +254,18 @@ class TokenDataLoader(DataLoader):
         After the last batch the next iteration is the next epoch's.
         """
         token = self._progress.restart()
-        iterator = TokenIterator(
-            self.dataset,  # type: ignore[arg-type]
-            self.sampler.span(self._progress.epoch, self._progress.start),
-            self._settings,
-            self._kept,
-            self._progress,
-            token,
-            self._stats,
-        )
-        self._last = weakref.ref(iterator)
+        iterator = self._iterate(self.sampler.current())
+        self._use(iterator, token)
         return iterator
+
+    def _iterate(self, span: Span) -> TokenIterator:
+        return TokenIterator(
+            self._tokens, span, self._settings, self._kept, self._progress, self._stats
+        )
+
+    def _use(self, iterator: TokenIterator, token: object) -> None:
+        iterator.move(token)
+        self._last = weakref.ref(iterator)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch, as with torch's DistributedSampler.
@@ -278,35 +274,49 @@ class TokenDataLoader(DataLoader):
         """
         self._progress.set_epoch(epoch)
 
+    def repeat(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches without end, epoch after epoch: `islice(loader.repeat(), steps)`.
+
+        It begins behind the last batch that was delivered, so the next `repeat()` goes on where
+        this one was left. An epoch's last batch may be short (see `drop_last`). The next epoch is
+        read while the last batches of this one wait to be taken.
+
+        Raises:
+            ValueError: an epoch has no batch.
+        """
+        if not len(self):
+            raise ValueError(NO_BATCH)
+        return endless(self._progress, self.sampler, self._iterate, self._use)
+
+    def skip(self, steps: int) -> None:
+        """Go on `steps` batches later, as if they had been delivered, over the ends of epochs too.
+
+        Nothing is read. An iteration that is under way goes on as it was, and no longer counts.
+        """
+        self.sampler.skip(steps)
+
     def state_dict(self) -> dict[str, Any]:
         """Where training stands: a few numbers and strings, the same on every rank, JSON-able.
 
-        Counts the batches that were delivered. `batch_size` and the number of ranks may be
-        different when it is loaded.
+        Counts the batches that were delivered. `batch_size`, the number of ranks and, to another
+        that divides `max_seq_len`, `seq_len` may be different when it is loaded.
         """
-        return save(self._identity, self._progress)
+        return saved(self._tokens, self.sampler)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was saved: the next iteration starts there, without a replay.
 
         Raises:
-            ValueError: a state of another dataset, seed, seq_len, lanes or version; both are named.
+            ValueError: a state of another dataset, seed, max_seq_len, lanes, order or format; both
+                are named.
         """
-        self._progress.go_to(*load(state, self._identity, self._order.samples))
-
-    @property
-    def _identity(self) -> Identity:
-        dataset, order = self.dataset, self._order
-        assert isinstance(dataset, TokenDataset)
-        return Identity(
-            dataset=dataset.stream.dataset.id,
-            split=dataset.split,
-            source=dataset.source_name,
-            seq_len=dataset.seq_len,
-            seed=order.seed,
-            shuffle=order.shuffle,
-            lanes=order.lanes,
-        )
+        sampler, adopt = self.sampler, self._own.max_seq_len is None
+        deal, place = resumed(state, self._tokens, sampler.deal, adopt=adopt)
+        if deal != sampler.deal:
+            self._settings = replace(self._settings, budget=self._budget(deal.rows()))
+            self._kept = Kept(self._kept.slabs)
+            sampler.deal = deal
+        sampler.restore(place)
 
     def stats(self) -> dict[str, Any]:
         """What was read and waited for, over all iterations, and how things stand now.

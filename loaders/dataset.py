@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 
 from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
 from loaders.fetch import bring
-from loaders.sampler import PaddingIndex
+from loaders.order import Order
+from loaders.parts import Deal
+from loaders.sampler import PaddingIndex, PartlyRead
 from loaders.schedule import Run
 from loaders.source import Source, open_source
 from shards.dataset import open_dataset
@@ -69,6 +71,27 @@ class TokenDataset(Dataset[Sample]):
         mask = 1 if self.stream.dataset.manifest.loss_mask else 0
         return self.seq_len * (self.stream.dtype.itemsize + mask)
 
+    def deal(self, lanes: int, seed: int, shuffle: bool, max_seq_len: int) -> Deal:
+        """The order of its samples, dealt in stretches of `max_seq_len` tokens.
+
+        Raises:
+            ValueError: `seq_len` doesn't divide `max_seq_len`, or there are fewer tokens than that.
+        """
+        parts, rest = divmod(max_seq_len, self.seq_len)
+        if rest or parts < 1:
+            raise ValueError(
+                f"max_seq_len={max_seq_len} must be a multiple of the dataset's seq_len "
+                f"{self.seq_len}"
+            )
+        samples = self.stream.tokens // max_seq_len
+        if not samples:
+            raise ValueError(
+                f"{self.uri}: max_seq_len={max_seq_len}, but split {self.split!r} has only "
+                f"{self.stream.tokens} tokens: choose one of at most that"
+            )
+        order = Order(samples, self.sample_bytes * parts, lanes, seed, shuffle)
+        return Deal(order, self.seq_len, max_seq_len)
+
     @property
     def source(self) -> Source:
         """Where this process reads from."""
@@ -119,6 +142,9 @@ class TokenDataset(Dataset[Sample]):
             labels[rows.mask == 0] = IGNORED
         padding = np.array(numbers, np.int64) < 0
         ids[padding], labels[padding] = 0, IGNORED
+        for row, index in zip(labels, indices, strict=True):
+            if isinstance(index, PartlyRead):
+                row[: index.read] = IGNORED
         return [
             {"input_ids": torch.from_numpy(row), "labels": torch.from_numpy(row_labels)}
             for row, row_labels in zip(ids, labels, strict=True)

@@ -13,7 +13,8 @@ from loaders.blocks import Rows
 from loaders.dataset import TokenDataset
 from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
-from loaders.order import BLOCK_BYTES, Order
+from loaders.order import BLOCK_BYTES
+from loaders.parts import AnyOrder
 from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
 from loaders.slabs import Slabs
 from loaders.state import Progress
@@ -41,7 +42,7 @@ class Budget:
 
     @classmethod
     def of(
-        cls, dataset: TokenDataset, order: Order, world_size: int, batch: int, limit: int | None
+        cls, dataset: TokenDataset, order: AnyOrder, world_size: int, batch: int, limit: int | None
     ) -> "Budget":
         """From `prefetch_bytes`; None: 512 MiB, or what this rank's open blocks need if more.
 
@@ -100,13 +101,13 @@ class TokenIterator:
         settings: Settings,
         kept: Kept,
         progress: Progress,
-        token: object,
         stats: Stats,
     ) -> None:
-        """`token` is from `progress.restart()`: the newest iterator alone moves the progress."""
         self._began = time.perf_counter_ns()
-        self._progress, self._token = progress, token
+        self.span = span
+        self._progress, self._token = progress, object()
         self._stats, self._kept = stats, kept
+        self._released = False
         self._steps, self._step = span.steps, 0
         self._over = False
         self._timeout = settings.timeout or None
@@ -136,6 +137,22 @@ class TokenIterator:
         if self._step == 1:
             self._stats.first_batch_ns = time.perf_counter_ns() - self._began
         return ready.batch
+
+    def move(self, token: object) -> None:
+        """From now on it moves the progress. `token` is from `progress.restart()`: the newest
+        iterator alone does.
+        """
+        self._token = token
+
+    def release(self) -> bool:
+        """Gives its memory to the next iteration, if every batch was made. Whether it did."""
+        memory = self._assembler.memory
+        if self._released or not self._assembler.memory_is_quiet:
+            return self._released
+        if isinstance(memory, Arena):
+            self._kept.arena = memory
+        self._released = True
+        return True
 
     @property
     def assembler(self) -> Assembler:
@@ -172,9 +189,7 @@ class TokenIterator:
         self.close()
         if finished:
             self._progress.exhausted(self._token)
-        memory = self._assembler.memory
-        if isinstance(memory, Arena) and self._assembler.memory_is_quiet:
-            self._kept.arena = memory
+        self.release()
 
 
 def _assembler(
@@ -211,7 +226,7 @@ def _memory(dataset: TokenDataset, span: Span, budget: Budget, kept: Kept) -> tu
     """A resident split grows over iterations; an arena has one user at a time."""
     if budget.slots is None:
         if kept.resident is None:
-            rows = Rows.empty(dataset.stream, dataset.samples, dataset.seq_len)
+            rows = Rows.empty(dataset.stream, span.order.samples, dataset.seq_len)
             kept.resident = Resident(rows, budget.slot_samples)
         resident = kept.resident
         return resident, ResidentPlan(span, resident.run_samples, resident.held)

@@ -5,13 +5,29 @@ from typing import Any
 
 from torch.utils.data import Dataset, DistributedSampler
 
-from loaders.order import Order
+from loaders.parts import Deal, History
 from loaders.schedule import Span
-from loaders.state import Progress
+from loaders.state import Place, Progress
+
+NO_BATCH = "an epoch has no whole batch: lower batch_size, or drop_last=False"
 
 
 class PaddingIndex(int):
     """An index that stands for a padding row: `TokenDataset` returns zeros, labels all -100."""
+
+
+class PartlyRead(int):
+    """An index of a sample whose first `read` tokens were read before `seq_len` changed: their
+    labels are -100.
+    """
+
+    read: int
+
+    @classmethod
+    def of(cls, sample: int, read: int) -> "PartlyRead":
+        index = cls(sample)
+        index.read = read
+        return index
 
 
 class OrderSampler(DistributedSampler[int]):
@@ -24,7 +40,7 @@ class OrderSampler(DistributedSampler[int]):
     def __init__(
         self,
         dataset: Dataset[Any],
-        order: Order,
+        deal: Deal,
         progress: Progress,
         *,
         batch_size: int,
@@ -32,16 +48,27 @@ class OrderSampler(DistributedSampler[int]):
         rank: int,
         world_size: int,
     ) -> None:
-        self._order = order
         self._progress = progress
         self._batch_size = batch_size
+        order = deal.order
+        self._deal = deal
         super().__init__(dataset, world_size, rank, order.shuffle, order.seed, drop_last)
-        self.num_samples = len(self)
-        self.total_size = self.num_samples * world_size
+        self.deal = deal
 
-    def span(self, epoch: int, start: int) -> Span:
+    @property
+    def deal(self) -> Deal:
+        """How the dataset's tokens are dealt."""
+        return self._deal
+
+    @deal.setter
+    def deal(self, deal: Deal) -> None:
+        self._deal = deal
+        self.num_samples = len(self)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def span(self, epoch: int, start: int, begun: History = ()) -> Span:
         return Span(
-            self._order,
+            self._deal.rows(start, begun),
             epoch,
             start,
             self._batch_size,
@@ -50,10 +77,60 @@ class OrderSampler(DistributedSampler[int]):
             self.num_replicas,
         )
 
+    def current(self) -> Span:
+        """What a new iteration goes over."""
+        epoch, start = self._progress.epoch, self._progress.start
+        return self.span(epoch, start, self._progress.begun(start))
+
+    def place(self) -> Place:
+        """Where the loader stands."""
+        now = self._progress
+        return Place(
+            epoch=now.epoch,
+            position=now.position,
+            seq_len=self._deal.seq_len,
+            global_batch=self._batch_size * self.num_replicas,
+            begun=now.begun(now.position),
+        )
+
+    def restore(self, place: Place) -> None:
+        """Go to a place in rows of this deal."""
+        until = self._deal.begun_until(place.position, place.begun)
+        self._progress.go_to(place.epoch, place.position, place.begun, until)
+
+    def skip(self, steps: int) -> None:
+        """Go `steps` batches on, over the ends of epochs too. Costs the same for any number.
+
+        Raises:
+            ValueError: a negative number, or an epoch has no batches.
+        """
+        if steps < 0:
+            raise ValueError(f"steps must not be negative: {steps}")
+        if not steps:
+            return
+        now = self._progress
+        epoch, start = now.epoch, now.position
+        left = self.span(epoch, start, now.begun(start))
+        if steps <= left.steps:
+            now.skip_to(epoch, left.position_after(steps), last=steps == left.steps)
+            return
+        whole = self.span(0, 0)
+        if not whole.steps:
+            raise ValueError(NO_BATCH)
+        epochs, steps = divmod(steps - left.steps - 1, whole.steps)
+        last = steps + 1 == whole.steps
+        now.skip_to(epoch + 1 + epochs, whole.position_after(steps + 1), last=last)
+
     def __iter__(self) -> Iterator[int]:
-        padding = PaddingIndex(0)
-        for sample in self.span(self._progress.epoch, self._progress.start).samples():
-            yield sample if sample >= 0 else padding
+        padding, span = PaddingIndex(0), self.current()
+        read = span.read_before.tolist()
+        for row, sample in enumerate(span.samples()):
+            if sample < 0:
+                yield padding
+            elif row < len(read) and read[row]:
+                yield PartlyRead.of(sample, read[row])
+            else:
+                yield sample
 
     def __len__(self) -> int:
         """Rows of this rank in a whole epoch, padding included."""

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loaders.order import Order
+from loaders.parts import AnyOrder, PartedOrder
 
 Ints = npt.NDArray[np.int64]
 
@@ -30,9 +30,9 @@ _GROWTH = 2
 class Span:
     """What a rank iterates over: the rest of an epoch, from a position to its end."""
 
-    order: Order
+    order: AnyOrder
     epoch: int
-    start: int  # global position, 0 to samples
+    start: int  # global position in rows, 0 to samples
     batch_size: int
     drop_last: bool
     rank: int = 0
@@ -72,6 +72,18 @@ class Span:
     def positions(self, row: int, count: int) -> Ints:
         first = self.first_position + row * self.world_size
         return np.arange(first, first + count * self.world_size, self.world_size)
+
+    @cached_property
+    def read_before(self) -> Ints:
+        """For this rank's first rows, how many of their tokens were read before `seq_len` changed.
+
+        Their labels don't count a second time. Empty, but for a state of another `seq_len`.
+        """
+        begun = self.order.begun if isinstance(self.order, PartedOrder) else None
+        if begun is None or not begun.first <= self.start < begun.stop:
+            return np.zeros(0, np.int64)
+        left = max(0, -(-(begun.stop - self.first_position) // self.world_size))
+        return begun.read[self.positions(0, min(left, self.rows)) - begun.first]
 
     def position_after(self, step: int) -> int:
         """Where the epoch stands when `step` steps have been delivered."""
@@ -157,12 +169,12 @@ class StreamingPlan:
         return False
 
     @staticmethod
-    def open_runs(order: Order, world_size: int) -> int:
+    def open_runs(order: AnyOrder, world_size: int) -> int:
         """Runs that this rank is in the middle of, at most: one for each of its lanes."""
         return order.lanes // world_size if order.shuffle else 1
 
     @staticmethod
-    def runs_for_a_batch(order: Order, world_size: int, batch_size: int) -> int:
+    def runs_for_a_batch(order: AnyOrder, world_size: int, batch_size: int) -> int:
         """Runs that a batch opens, at most."""
         if order.shuffle:
             return batch_size  # the last samples of an epoch are runs of their own
@@ -192,6 +204,8 @@ class StreamingPlan:
         new = np.cumsum(opens) - 1 + self._runs
         self._runs += int(opens.sum())
         numbers = self._filled_by_lane(np.where(opens, new, -1), lane)
+        if positions.size == until_end:
+            self._open[:] = -1  # nothing is open where a level ends
         return Rows(numbers, places.row, places.first, places.count, opens, places.closes)
 
     def _open_on_arrival(self, opens: npt.NDArray[np.bool_], lane: int) -> None:

@@ -4,36 +4,59 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loaders.order import ORDER_VERSION
+from loaders.parts import History
+
+# Changes with the fields of a state or their meaning.
+STATE_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Identity:
     """What a state is a state of. A loader continues only a state of the same identity.
 
-    `batch_size` and the number of ranks are not in it: both may change when a run is resumed.
+    `batch_size`, `seq_len` and the number of ranks are not in it: they may change when a run is
+    resumed.
     """
 
     dataset: str
     split: str
     source: str | None
-    seq_len: int
+    max_seq_len: int
     seed: int
     shuffle: bool
     lanes: int
-    version: int = ORDER_VERSION
+    order_version: int = ORDER_VERSION
+    format: int = STATE_FORMAT
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an epoch stands: `position` rows of `seq_len` over all ranks are read.
+
+    `begun`: how the round in which the position lies was read before `seq_len` changed, mostly
+    empty (see `loaders.parts`). `global_batch`: rows of a batch over all ranks, for whoever asks
+    later which batch was which; nothing depends on it.
+    """
+
+    epoch: int
+    position: int
+    seq_len: int
+    global_batch: int
+    begun: History = ()
 
 
 class Progress:
     """The epoch, where its current iteration started and how far it has been delivered.
 
-    Positions are counted in samples over all ranks. Shared by a loader, its sampler and its
-    iterators; only the newest iterator moves it.
+    Positions are counted in rows over all ranks. Shared by a loader, its sampler and its iterators;
+    only the newest iterator moves it.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.start = 0
         self.position = 0
+        self._begun: tuple[History, int] = ((), 0)
         self._complete = False  # the last batch was delivered: iterating again is the next epoch
         self._iterator: object | None = None
 
@@ -48,6 +71,11 @@ class Progress:
         self._iterator = object()
         return self._iterator
 
+    def go_on(self) -> None:
+        """The next iteration starts behind the last batch that was delivered."""
+        if not self._complete:
+            self.start = self.position
+
     def delivered(self, iterator: object, position: int, *, last: bool) -> None:
         if iterator is self._iterator:
             self.position, self._complete = position, last
@@ -61,37 +89,86 @@ class Progress:
         if epoch != self.epoch or self._complete:
             self.go_to(epoch, 0)
 
-    def go_to(self, epoch: int, position: int) -> None:
+    def begun(self, position: int) -> History:
+        """That of the `Place` at a position of this epoch."""
+        history, until = self._begun
+        return history if position < until else ()
+
+    def go_to(
+        self, epoch: int, position: int, begun: History = (), until: int = 0, *, last: bool = False
+    ) -> None:
+        """`begun` holds for positions below `until`; `last`: the epoch's last batch is read."""
         self.epoch, self.start, self.position = epoch, position, position
-        self._iterator, self._complete = None, False
+        self._begun = (begun, until)
+        self._iterator, self._complete = None, last
+
+    def skip_to(self, epoch: int, position: int, *, last: bool) -> None:
+        """As if all batches up to there had been delivered; `last`: of that epoch."""
+        begun = self._begun if epoch == self.epoch else ((), 0)
+        self.go_to(epoch, position, *begun, last=last)
 
 
-def save(identity: Identity, progress: Progress) -> dict[str, Any]:
-    """The state: identity, epoch and position."""
-    return {**asdict(identity), "epoch": progress.epoch, "position": progress.position}
+def save(identity: Identity, place: Place) -> dict[str, Any]:
+    """The state: plain numbers and names, and a list that is mostly empty."""
+    begun = [list(pair) for pair in place.begun]
+    return {**asdict(identity), **asdict(place), "begun": begun}
 
 
-def load(state: dict[str, Any], identity: Identity, samples: int) -> tuple[int, int]:
-    """Epoch and position of a saved state.
+def load(state: dict[str, Any]) -> tuple[dict[str, Any], Place]:
+    """What a state is a state of, for `check`, and the place.
 
     Raises:
-        ValueError: it is not a state, or one of something else; both values are named.
+        ValueError: it is not a state, or one of another format; both are named.
     """
-    mine = asdict(identity)
-    wanted = {*mine, "epoch", "position"}
-    if not isinstance(state, dict) or set(state) != wanted:
-        has = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"not a loader's state: it has {has}, expected {sorted(wanted)}")
-    for name, value in mine.items():
-        if state[name] != value:
+    identity = set(Identity.__dataclass_fields__)
+    place = set(Place.__dataclass_fields__)
+    if not isinstance(state, dict):
+        raise ValueError(f"not a loader's state: it is a {type(state).__name__}, expected a dict")
+    version = state.get("format", 1 if "version" in state else STATE_FORMAT)
+    if version != STATE_FORMAT:
+        raise ValueError(
+            f"this state is of format {version!r}, this loader reads format {STATE_FORMAT}: "
+            "continue the run with the version that saved it"
+        )
+    if set(state) != identity | place:
+        raise ValueError(
+            f"not a loader's state: it has {sorted(map(str, state))}, "
+            f"expected {sorted(identity | place)}"
+        )
+    _check_place(state)
+    begun = tuple((seq_len, rows) for seq_len, rows in state["begun"])
+    found = Place(**{**{name: state[name] for name in place}, "begun": begun})
+    return {name: state[name] for name in identity}, found
+
+
+def check(saved: dict[str, Any], mine: Identity) -> None:
+    """ValueError unless a state's identity is this one; the message names both."""
+    for name, value in asdict(mine).items():
+        if saved[name] != value:
             raise ValueError(
-                f"this state was saved with {name} = {state[name]!r}, this loader has {value!r}: "
+                f"this state was saved with {name} = {saved[name]!r}, this loader has {value!r}: "
                 "the order of samples would be another. Make the loader as it was when the state "
                 "was saved, or start a new run."
             )
+
+
+def _check_place(state: dict[str, Any]) -> None:
     epoch, position = state["epoch"], state["position"]
     if not all(type(number) is int and number >= 0 for number in (epoch, position)):
         raise ValueError(f"not a loader's state: epoch {epoch!r}, position {position!r}")
-    if position > samples:
-        raise ValueError(f"the state's position {position} lies behind the {samples} samples")
-    return epoch, position
+    begun = state["begun"]
+    pairs = [*begun] if isinstance(begun, list | tuple) else [begun]
+    good = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
+    numbers = [state["max_seq_len"], state["seq_len"], state["global_batch"]]
+    numbers += [number for pair in pairs for number in pair] if good else []
+    if not good or not all(type(number) is int and number >= 1 for number in numbers):
+        raise ValueError(
+            f"not a loader's state: max_seq_len {state['max_seq_len']!r}, "
+            f"seq_len {state['seq_len']!r}, global_batch {state['global_batch']!r}, begun {begun!r}"
+        )
+    for seq_len in (state["seq_len"], *(pair[0] for pair in pairs)):
+        if state["max_seq_len"] % seq_len:
+            raise ValueError(
+                f"not a loader's state: seq_len {seq_len} doesn't divide max_seq_len "
+                f"{state['max_seq_len']}"
+            )

@@ -3,29 +3,68 @@
 import os
 
 import torch.distributed
+from torch.distributed.device_mesh import DeviceMesh
+
+# Launchers, in the order in which they are asked: the name of rank and size in the environment.
+# `SLURM_STEP_NUM_TASKS` is there only under `srun`; in a batch script itself, which is one process,
+# `SLURM_NTASKS` and `SLURM_PROCID=0` are there as well.
+_LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 
 
-def data_parallel(rank: int | None, size: int | None) -> tuple[int, int]:
-    """Rank and size: as given, else torch.distributed's, else torchrun's environment, else 0 of 1.
+def data_parallel(
+    rank: int | None, size: int | None, mesh: DeviceMesh | None = None
+) -> tuple[int, int]:
+    """Rank and size: as given, else the mesh's, else torch.distributed's, else those of torchrun's
+    or Slurm's environment, else 0 of 1.
+
+    Args:
+        mesh: of the data-parallel dimensions alone; with several, the last one counts fastest.
 
     Raises:
-        ValueError: only one of them was given, or the environment's are no numbers.
+        ValueError: only one of rank and size was given, or they and a mesh; this process is not in
+            the mesh; the environment's are no numbers.
     """
     if (rank is None) != (size is None):
         raise ValueError(
             f"data_parallel_rank={rank} and data_parallel_size={size}: give both or neither"
         )
     if rank is not None and size is not None:
+        if mesh is not None:
+            raise ValueError(
+                "data_parallel_mesh says rank and size: leave out data_parallel_rank and "
+                "data_parallel_size"
+            )
         return rank, size
+    if mesh is not None:
+        return _of_mesh(mesh)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    rank_text, size_text = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank_text is None or size_text is None:
-        return 0, 1
-    try:
-        return int(rank_text), int(size_text)
-    except ValueError:
+    return _of_environment()
+
+
+def _of_mesh(mesh: DeviceMesh) -> tuple[int, int]:
+    place = mesh.get_coordinate()
+    if place is None:
         raise ValueError(
-            f"the environment has RANK={rank_text!r} and WORLD_SIZE={size_text!r}, which are not "
-            "whole numbers; give data_parallel_rank and data_parallel_size, or unset them"
-        ) from None
+            f"this process is not in data_parallel_mesh={mesh}: a rank without a loader must not "
+            "make one"
+        )
+    rank = 0
+    for dimension, coordinate in enumerate(place):
+        rank = rank * mesh.size(dimension) + coordinate
+    return rank, mesh.size()
+
+
+def _of_environment() -> tuple[int, int]:
+    for rank_name, size_name in _LAUNCHERS:
+        rank, size = os.environ.get(rank_name), os.environ.get(size_name)
+        if rank is None or size is None:
+            continue
+        try:
+            return int(rank), int(size)
+        except ValueError:
+            raise ValueError(
+                f"the environment has {rank_name}={rank!r} and {size_name}={size!r}, which are not "
+                "whole numbers; give data_parallel_rank and data_parallel_size, or unset them"
+            ) from None
+    return 0, 1

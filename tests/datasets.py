@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from shards.commit import Description, InputFile, commit
 from shards.format import Tokens
-from shards.manifest import EndToken, Manifest, TokenizerInfo
+from shards.manifest import DocumentRules, EndToken, Manifest, TokenizerInfo
 from shards.receipt import Counts, Receipt, ShardRecord
 from shards.store import open_store
 from shards.writer import build_shard
@@ -46,8 +48,12 @@ def write_dataset(
     loss_masks: Sequence[npt.NDArray[np.uint8]] | None = None,
     sources: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
+    columns: Sequence[Mapping[str, pa.Array]] | None = None,
 ) -> Manifest:
-    """Writes `shards`, each a list of documents, each of those an array of tokens."""
+    """Writes `shards`, each a list of documents, each of those an array of tokens.
+
+    Each of `columns` is kept beside the documents of a shard.
+    """
     store = open_store(uri)
     receipts = []
     for unit, documents in enumerate(shards):
@@ -59,7 +65,9 @@ def write_dataset(
             PLAN,
             unit,
             0,
-            built := build_shard(offsets, tokens, loss_mask=mask),
+            built := build_shard(
+                offsets, tokens, loss_mask=mask, columns=columns[unit] if columns else None
+            ),
             source=sources[unit] if sources else "default",
             split=splits[unit] if splits else "train",
         )
@@ -67,4 +75,8 @@ def write_dataset(
         counts = Counts(rows=len(documents), documents=len(documents), tokens=len(tokens))
         receipts.append(Receipt(unit, counts, (record,)))
     dtype: Any = shards[0][0].dtype.name
-    return commit(store, description(dtype), receipts, [InputFile("test", 1, "x", "default")])
+    about = description(dtype)
+    if columns:
+        kinds = {name: str(values.type) for name, values in columns[0].items()}
+        about = replace(about, rules={PLAN: DocumentRules(columns=kinds)})
+    return commit(store, about, receipts, [InputFile("test", 1, "x", "default")])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from loaders.order import Order
 from loaders.schedule import Chunk, ResidentPlan, Span, StreamingPlan, chunks
+from tests.loaders.strategies import begun
 
 ROW = 4096
 
@@ -22,10 +23,11 @@ def spans(draw: st.DrawFn) -> Span:
         shuffle=draw(st.booleans()),
     )
     world = draw(st.sampled_from([size for size in (1, 2, 4, 12) if lanes % size == 0]))
+    rows, start = draw(begun(order))
     return Span(
-        order,
+        rows,
         epoch=draw(st.integers(0, 3)),
-        start=draw(st.integers(0, order.samples)),
+        start=draw(st.one_of(st.just(start), st.integers(start, rows.samples))),
         batch_size=draw(st.sampled_from([1, 3, 8, 100])),
         drop_last=draw(st.booleans()),
         rank=draw(st.integers(0, world - 1)),
