@@ -75,46 +75,64 @@ def cut(lengths: Ints, seq_len: int, begin: int = 0) -> Pieces:
 
 
 def pack(lengths: Ints, seq_len: int, rows: int) -> Pack:
-    """Packs as many of the first pieces as fit into `rows` rows: at least `rows` if there are so
-    many, since a piece never needs more than a row.
+    """Packs as many of the first pieces as fit into `rows` rows.
+
+    Where there are `rows * seq_len` tokens or more, every row is used.
 
     Args:
         lengths: int64 [pieces], 1 to seq_len tokens each.
     """
     taken = int(np.searchsorted(np.cumsum(lengths), rows * seq_len, side="right"))
     while True:
-        row, used = _best_fit(lengths[:taken], seq_len)
-        if used <= rows:
-            return Pack(row, _columns(row, lengths[:taken]), used)
+        open_rows = _OpenRows(seq_len)
+        order = np.argsort(-lengths[:taken], kind="stable")
+        row = np.empty(taken, np.int64)
+        row[order] = [open_rows.place(length) for length in lengths[order].tolist()]
+        if open_rows.used <= rows:
+            break
         # The last pieces, with about as many tokens as did not fit, are for the next pack.
         over = int(lengths[:taken][row >= rows].sum())
         behind = np.cumsum(lengths[:taken][::-1])
         taken = max(rows, taken - 1 - int(np.searchsorted(behind, over)))
+    more: list[int] = []
+    for length in lengths[taken:].tolist():
+        if open_rows.used == rows and not open_rows.has_room(length):
+            break
+        more.append(open_rows.place(length))
+    row = np.append(row, np.array(more, np.int64))
+    return Pack(row, _columns(row, lengths[: len(row)]), open_rows.used)
 
 
-def _best_fit(lengths: Ints, seq_len: int) -> tuple[Ints, int]:
-    """The row of each piece, the longest piece first, each in the fullest row that has room."""
-    row = np.empty(len(lengths), np.int64)
-    with_room: list[list[int]] = [[] for _ in range(seq_len + 1)]
-    # Bit r is set while a row has room for just r tokens: the fullest that fits is the lowest set
-    # bit from the length on.
-    rooms = used = 0
-    order = np.argsort(-lengths, kind="stable")
-    for piece, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        fitting = rooms >> length
+class _OpenRows:
+    """Rows by the room that is left in them."""
+
+    def __init__(self, seq_len: int) -> None:
+        self._seq_len = seq_len
+        self._with_room: list[list[int]] = [[] for _ in range(seq_len + 1)]
+        # Bit r is set while a row has room for just r tokens: the fullest row that has room for a
+        # piece is the lowest set bit from its length on.
+        self._rooms = 0
+        self.used = 0
+
+    def has_room(self, length: int) -> bool:
+        return bool(self._rooms >> length)
+
+    def place(self, length: int) -> int:
+        """Puts a piece into the fullest row that has room, else into a new one; its number."""
+        fitting = self._rooms >> length
         if fitting:
             room = length + (fitting & -fitting).bit_length() - 1
-            number = with_room[room].pop()
-            if not with_room[room]:
-                rooms ^= 1 << room
+            number = self._with_room[room].pop()
+            if not self._with_room[room]:
+                self._rooms ^= 1 << room
         else:
-            room, number, used = seq_len, used, used + 1
-        row[piece] = number
+            room, number = self._seq_len, self.used
+            self.used += 1
         room -= length
         if room:
-            with_room[room].append(number)
-            rooms |= 1 << room
-    return row, used
+            self._with_room[room].append(number)
+            self._rooms |= 1 << room
+        return number
 
 
 def _columns(row: Ints, lengths: Ints) -> Ints:

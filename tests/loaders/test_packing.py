@@ -55,6 +55,7 @@ def test_pieces_fill_rows_from_the_left_without_overlap_and_without_a_gap(length
     packed = pack(lengths, 16, rows)
     assert packed.rows <= rows
     assert len(packed.row) >= min(rows, len(lengths))
+    assert packed.rows == rows or len(packed.row) == len(lengths), "no row is left empty"
     for row in rows_of(lengths, packed):
         ends = np.cumsum([length for _, length in row])
         assert [column for column, _ in row] == [0, *ends[:-1].tolist()]
