@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
-from loaders.fetch import bring
+from loaders.bring import bring
 from loaders.sampler import PaddingIndex
 from loaders.schedule import Run
 from loaders.source import Source, open_source

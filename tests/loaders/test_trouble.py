@@ -1,0 +1,222 @@
+"""Whole epochs from a real S3 server that misbehaves: the batches are exact, and nothing hangs."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders import TokenDataset
+from loaders.attempts import Patience
+from tests.faulty_s3 import Fault, FaultyS3, always, faulty_s3, of_shards, share_of
+from tests.loaders.support import (
+    Modes,
+    first_tokens,
+    stoker_threads,
+    token_dataset,
+    token_loader,
+    wait_until,
+)
+from tests.servers import S3Server, kill, serve_s3, started_again
+
+SEQ_LEN = 64
+TOKENS = 60_000
+STREAMING = Modes["streaming"]
+# Faults of a test come in seconds, not in hours.
+# Threads, their buffers, batches and the CRT's own, in MiB: as measured, and a half more.
+FIXED_MIB = 200
+HASTY = Patience(deadline=1.0, total=60.0, first_pause=0.02, throttled_pause=0.05)
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    with faulty_s3(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr("loaders.fetch.PATIENCE", HASTY)
+        yield proxy
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, proxy: FaultyS3) -> TokenDataset:
+    return token_dataset(s3.bucket("loaders-trouble") + "/tokens", TOKENS, seq_len=SEQ_LEN)
+
+
+def batches(dataset: TokenDataset, **arguments: Any) -> tuple[list[list[int]], dict[str, Any]]:
+    """First tokens of an epoch's batches, which are read a few ahead; what the loader counted."""
+    loader = token_loader(dataset, 8, True, timeout=120, **{"prefetch_factor": 4} | arguments)
+    return [first_tokens(batch) for batch in loader], loader.stats()
+
+
+# The fault, the share of requests that it befalls, and what the statistics show of it.
+FAULTS = {
+    "503": (Fault.SLOW_DOWN, 0.1, None),
+    "reset": (Fault.RESET, 0.1, "retries"),
+    "lost answer": (Fault.LOST, 0.1, "retries"),
+    "short body": (Fault.SHORT, 0.1, "retries"),
+    "corrupt body": (Fault.CORRUPT, 0.04, "corrupt_rereads"),
+    "stall": (Fault.STALL, 0.03, "timeouts"),
+    "stall in the body": (Fault.HANG, 0.03, "timeouts"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_changes_no_batch_and_shows_in_the_statistics(
+    on_s3: TokenDataset, proxy: FaultyS3, name: str
+) -> None:
+    fault, share, shown = FAULTS[name]
+    expected, calm = batches(on_s3, **STREAMING)
+    assert calm["retries"] == calm["corrupt_rereads"] == calm["timeouts"] == 0
+    proxy.behave(of_shards(share_of(share, fault)))
+    found, stats = batches(on_s3, **STREAMING)
+    assert found == expected
+    assert proxy.met[fault] > 0
+    if shown is not None:
+        assert stats[shown] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", Modes)
+def test_all_faults_at_once_and_half_a_second_of_latency_change_no_batch(
+    on_s3: TokenDataset, proxy: FaultyS3, tmp_path: Path, mode: str
+) -> None:
+    expected = [batches(on_s3, **Modes[mode])[0]]
+    proxy.latency_s = (0.0, 0.5)
+    proxy.behave(of_shards(share_of(0.07, *(fault for fault, _, _ in FAULTS.values()))))
+    for arguments in ({}, {"cache_dir": tmp_path, "cache_bytes": 100_000}, {"num_workers": 3}):
+        found, stats = batches(on_s3, **Modes[mode], **arguments)
+        assert [found] == expected
+        assert stats["retries"] > 0 or mode == "resident"
+    assert proxy.met.total() > 5 or mode == "resident"
+
+
+def test_a_late_read_is_hedged_before_its_deadline(
+    on_s3: TokenDataset, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loaders.fetch.PATIENCE", replace(HASTY, deadline=60.0))
+    expected, _ = batches(on_s3, **STREAMING)
+    proxy.behave(of_shards(share_of(0.02, Fault.STALL)))
+    found, stats = batches(on_s3, **STREAMING)
+    assert found == expected
+    assert proxy.met[Fault.STALL] > 0
+    assert stats["hedges"] >= stats["hedges_won"] >= 1
+    assert stats["timeouts"] == 0
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_server_that_dies_and_comes_back_changes_no_batch(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    with serve_s3(tmp_path) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        dataset = token_dataset(server.bucket("mortal") + "/tokens", TOKENS, seq_len=SEQ_LEN)
+        expected, _ = batches(dataset, **STREAMING)
+        loader = token_loader(dataset, 8, True, timeout=120, prefetch_factor=2, **STREAMING)
+        iterator = iter(loader)
+        found = [first_tokens(next(iterator)) for _ in range(10)]
+        kill(server)
+        revived: list[S3Server] = []
+        later = threading.Timer(seconds, lambda: revived.append(started_again(server)))
+        later.start()
+        try:
+            found += [first_tokens(batch) for batch in iterator]
+        finally:
+            later.join()
+            kill(revived[0])
+    assert found == expected
+    assert loader.stats()["retries"] > 0
+
+
+def test_no_thread_stays_behind_when_the_faults_are_over(
+    on_s3: TokenDataset, proxy: FaultyS3
+) -> None:
+    proxy.stall_s = 3.0
+    proxy.behave(of_shards(share_of(0.05, Fault.STALL, Fault.RESET)))
+    batches(on_s3, **STREAMING)
+    wait_until(lambda: not stoker_threads(), 20)
+
+
+def test_leaving_takes_no_time_while_every_read_is_stuck_and_some_are_abandoned(
+    on_s3: TokenDataset, proxy: FaultyS3, tmp_path: Path
+) -> None:
+    code = f"""
+        import sys, time
+        import loaders.fetch
+        from loaders import BatchTimeout, DataLoader, TokenDataset
+        from loaders.attempts import Patience
+        loaders.fetch.PATIENCE = Patience(deadline=0.3)
+        dataset = TokenDataset({on_s3.uri!r}, {SEQ_LEN})
+        loaders = [DataLoader(dataset, 8, True, timeout=1, cache_dir={str(tmp_path)!r},
+                              cache_bytes=10**6) for _ in range(6)]
+        print("open", flush=True)
+        sys.stdin.readline()
+        iterators = [iter(loader) for loader in loaders]
+        try:
+            next(iterators[0])
+        except BatchTimeout:
+            assert loaders[0].stats()["timeouts"] > 0
+            print(time.time(), flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        proxy.behave(of_shards(always(Fault.STALL)))
+        output, _ = child.communicate("\n", timeout=60)
+        left = time.time()
+    assert child.returncode == 0
+    assert left - float(output) < 2
+
+
+# Memory.
+
+_MEASURED = """
+    import json, resource, sys
+    import torch
+    from loaders import DataLoader, TokenDataset
+
+    def resident():
+        return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+    def peak():
+        lines = open("/proc/self/status").read().splitlines()
+        return next(int(one.split()[1]) for one in lines if one.startswith("VmHWM")) * 1024
+
+    uri, prefetch_bytes = sys.argv[1], int(sys.argv[2])
+    dataset = TokenDataset(uri, 2048)
+    # What S3 and torch take before there is a buffer.
+    dataset[0]
+    loader = DataLoader(dataset, 8, True, prefetch_bytes=prefetch_bytes, lanes=16)
+    before = resident()
+    tokens = sum(batch["input_ids"].numel() for batch in loader)
+    print(json.dumps({"grown": peak() - before, "tokens": tokens, **loader.stats()}))
+"""
+
+
+@pytest.mark.slow
+def test_prefetch_bytes_bounds_the_memory_of_the_process(s3: S3Server) -> None:
+    """What grows is the buffer, a fixed amount for threads, batches and S3, and nothing else."""
+    tokens = 40_000_000  # 160 MB
+    dataset = token_dataset(s3.bucket("loaders-memory") + "/tokens", tokens, seq_len=2048)
+    grown = {}
+    for mebibytes in (32, 96):
+        command = [sys.executable, "-c", textwrap.dedent(_MEASURED), dataset.uri]
+        done = subprocess.run(
+            [*command, str(mebibytes << 20)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        stats = json.loads(done.stdout)
+        assert stats["bytes_read"] >= 4 * stats["tokens"] > 150e6
+        grown[mebibytes] = stats["grown"] / (1 << 20)
+    print(grown)
+    assert grown[96] - grown[32] < 64 * 1.2
+    assert grown[32] < 32 + FIXED_MIB
