@@ -26,6 +26,8 @@ from shards.errors import CorruptShard, StoreError
 
 # How often whoever waits looks after late reads.
 WATCH_SECONDS = 0.1
+# What leaving the program waits for a read to take at most: S3's usual ones need 0.1-0.2 s.
+_EXIT_SECONDS = 1.4
 PATIENCE = Patience()
 
 
@@ -57,6 +59,7 @@ class Fetcher:
         self._changed = threading.Condition()
         self._queue: deque[Attempt] = deque()
         self._at = Standing()
+        self._inside: dict[int, float] = {}  # since when a thread has been in the source's code
         self._started = 0
         self._answered = False
         self._closed = False
@@ -141,6 +144,11 @@ class Fetcher:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
 
+    def has_read_younger_than(self, seconds: float) -> bool:
+        """Whether the source is still being read by threads, abandoned ones included."""
+        now = time.monotonic()
+        return any(now - began < seconds for began in list(self._inside.values()))
+
     # Threads.
 
     def _enqueue(self, attempts: Sequence[Attempt], *, first: bool = False) -> None:
@@ -179,6 +187,7 @@ class Fetcher:
                 data, cached = self._read(attempt, scratch)
             except BaseException as error:  # a Rust panic is a BaseException
                 data, failure = memoryview(b""), error
+            del self._inside[thread]
             with self._changed:
                 if at.reading.get(thread) is not attempt:
                     at.abandoned -= 1
@@ -216,6 +225,7 @@ class Fetcher:
                     request.first_began = request.first_began or now
                     attempt.number, attempt.began = request.attempts, now
                     at.reading[thread] = attempt
+                    self._inside[thread] = now
                     self._hedging.asked()
                     return attempt
                 pause = min((one.not_before - now for one in self._queue), default=None)
@@ -369,13 +379,17 @@ _open_fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
 
 
 def _close_all() -> None:
+    """At exit: no more reads, and a moment for those that have just begun.
+
+    A thread that comes back from native code while the interpreter is being taken down is unwound
+    through Rust's frames, which aborts the process ("FATAL: exception not rethrown", until Python
+    3.14). What has been under way for longer is stuck, and most likely stays so.
+    """
     fetchers = list(_open_fetchers)
     for fetcher in fetchers:
         fetcher.close()
-    # Together: a program that leaves several loaders behind waits no longer than for one.
-    until = time.monotonic() + 0.2
-    for fetcher in fetchers:
-        fetcher.close(wait=max(0.0, until - time.monotonic()))
+    while any(fetcher.has_read_younger_than(_EXIT_SECONDS) for fetcher in fetchers):
+        time.sleep(0.01)
 
 
 atexit.register(_close_all)

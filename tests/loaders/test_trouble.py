@@ -39,8 +39,8 @@ SEQ_LEN = 64
 TOKENS = 60_000
 STREAMING = Modes["streaming"]
 # Faults of a test come in seconds, not in hours.
-# Threads, their buffers, batches and the CRT's own, in MiB: as measured, and a half more.
-FIXED_MIB = 200
+# Threads, their buffers, finished batches and the CRT's own, in MiB. 10 were measured.
+FIXED_MIB = 32
 HASTY = Patience(deadline=1.0, total=60.0, first_pause=0.02, throttled_pause=0.05)
 
 
@@ -194,7 +194,33 @@ def test_leaving_takes_no_time_while_every_read_is_stuck_and_some_are_abandoned(
         output, _ = child.communicate("\n", timeout=60)
         left = time.time()
     assert child.returncode == 0
-    assert left - float(output) < 2
+    assert left - float(output) < 5  # 2 on an idle machine; a stuck read would take 30 and more
+
+
+def test_leaving_while_reads_come_back_is_no_crash(s3: S3Server, proxy: FaultyS3) -> None:
+    s3.bucket("loaders-exit")
+    s3.path("s3://loaders-exit/a").write_bytes(bytes(1 << 20))
+    proxy.latency_s = (0.05, 0.5)
+    code = """
+        import torch
+        from loaders.fetch import FetchCounts, Fetcher
+        from loaders.source import Read, open_source
+        from tests.loaders.test_fetch import Kept
+        fetcher = Fetcher(open_source("s3://loaders-exit"), 16, FetchCounts(), print)
+        for n in range(300):
+            fetcher.submit(Kept(Read("a", n, n + 10)), lambda: print("landed", flush=True))
+        input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "landed\n"  # the others are under way
+        child.communicate("\n", timeout=60)
+    assert child.returncode == 0
 
 
 # Memory.
@@ -224,18 +250,18 @@ _MEASURED = """
 
 @pytest.mark.slow
 def test_prefetch_bytes_bounds_the_memory_of_the_process(s3: S3Server) -> None:
-    """What grows is the buffer, a fixed amount for threads, batches and S3, and nothing else."""
-    tokens = 40_000_000  # 160 MB
+    """It grows by the buffer and by a little for threads and batches, over the whole epoch."""
+    tokens = 20_000_000  # 80 MB
     dataset = token_dataset(s3.bucket("loaders-memory") + "/tokens", tokens, seq_len=2048)
     grown = {}
-    for mebibytes in (32, 96):
+    for mebibytes in (16, 56):
         command = [sys.executable, "-c", textwrap.dedent(_MEASURED), dataset.uri]
         done = subprocess.run(
             [*command, str(mebibytes << 20)], stdout=subprocess.PIPE, text=True, check=True
         )
         stats = json.loads(done.stdout)
-        assert stats["bytes_read"] >= 4 * stats["tokens"] > 150e6
+        assert stats["bytes_read"] >= 4 * stats["tokens"] > 79e6
         grown[mebibytes] = stats["grown"] / (1 << 20)
     print(grown)
-    assert grown[96] - grown[32] < 64 * 1.2
-    assert grown[32] < 32 + FIXED_MIB
+    assert grown[16] < 16 + FIXED_MIB
+    assert grown[56] < 56 + FIXED_MIB
