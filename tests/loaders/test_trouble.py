@@ -39,8 +39,8 @@ SEQ_LEN = 64
 TOKENS = 60_000
 STREAMING = Modes["streaming"]
 # Faults of a test come in seconds, not in hours.
-# Threads, their buffers, finished batches and the CRT's own, in MiB. 10 were measured.
-FIXED_MIB = 32
+# Threads, their buffers, finished batches and the CRT's own, in MiB. 4 to 35 were measured.
+FIXED_MIB = 64
 HASTY = Patience(deadline=1.0, total=60.0, first_pause=0.02, throttled_pause=0.05)
 
 
@@ -251,7 +251,7 @@ _MEASURED = """
 @pytest.mark.slow
 def test_prefetch_bytes_bounds_the_memory_of_the_process(s3: S3Server) -> None:
     """It grows by the buffer and by a little for threads and batches, over the whole epoch."""
-    tokens = 20_000_000  # 80 MB
+    tokens = 15_000_000  # 60 MB
     dataset = token_dataset(s3.bucket("loaders-memory") + "/tokens", tokens, seq_len=2048)
     grown = {}
     for mebibytes in (16, 56):
@@ -260,8 +260,7 @@ def test_prefetch_bytes_bounds_the_memory_of_the_process(s3: S3Server) -> None:
             [*command, str(mebibytes << 20)], stdout=subprocess.PIPE, text=True, check=True
         )
         stats = json.loads(done.stdout)
-        assert stats["bytes_read"] >= 4 * stats["tokens"] > 79e6
+        assert stats["bytes_read"] >= 4 * stats["tokens"] > 59e6
         grown[mebibytes] = stats["grown"] / (1 << 20)
-    print(grown)
     assert grown[16] < 16 + FIXED_MIB
-    assert grown[56] < 56 + FIXED_MIB
+    assert grown[56] - grown[16] < 40 * 1.3
