@@ -195,8 +195,8 @@ class Fetcher:
                 del at.reading[thread]
                 at.ended(attempt)
                 at.landing[thread] = attempt
-                if failure is None and not self._settle(attempt, cached, len(data)):
-                    failure = _Superseded()
+                if failure is None:
+                    self._settle(attempt, cached, len(data))
             try:
                 if failure is None:
                     self._accept(attempt.request, data, cached)
@@ -247,11 +247,9 @@ class Fetcher:
                 return data, True
         return self._source.read(request.read, scratch), False
 
-    def _settle(self, attempt: Attempt, cached: bool, size: int) -> bool:
-        """Under the lock: this attempt brought the bytes. False: they are no longer wanted."""
+    def _settle(self, attempt: Attempt, cached: bool, size: int) -> None:
+        """Under the lock: this attempt brought the bytes, others at the same read are given up."""
         request, at = attempt.request, self._at
-        if request.over:
-            return False
         request.settled = True
         for thread, other in list(at.reading.items()):
             if other.request is request:
@@ -260,7 +258,6 @@ class Fetcher:
             self._answered = True
             self._hedging.took(size, time.monotonic() - attempt.began)
             self._counts.add(requests=1, bytes_read=size, hedges_won=int(attempt.hedge))
-        return True
 
     def _accept(self, request: Request, data: memoryview, cached: bool) -> None:
         job = request.job
@@ -289,7 +286,7 @@ class Fetcher:
 
     def _refuse(self, attempt: Attempt, error: BaseException) -> None:
         request = attempt.request
-        if isinstance(error, _Superseded) or request.over:
+        if request.over:
             return
         if isinstance(error, TransientError):
             self._counts.add(throttled=int(error.throttled))
@@ -369,10 +366,6 @@ class Fetcher:
 
     def _name(self, read: Read) -> str:
         return f"{self._source.uri}/{read.key} bytes {read.start}-{read.stop}"
-
-
-class _Superseded(Exception):
-    """Another attempt has brought the same bytes, or they are no longer wanted."""
 
 
 _open_fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()

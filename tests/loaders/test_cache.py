@@ -124,12 +124,13 @@ def test_a_block_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
     assert not files(tmp_path)
 
 
-def test_a_file_cut_short_is_no_block(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [50, 150])
+def test_a_file_of_another_size_is_no_block(tmp_path: Path, size: int) -> None:
     cache = cache_in(tmp_path, 1000)
     read, data = block(1, 100)
     cache.put(read, data)
     (path,) = tmp_path.glob("*/blocks/*/*")
-    os.truncate(path, 50)
+    os.truncate(path, size)
     assert held(cache, read) is None
 
 

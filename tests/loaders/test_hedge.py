@@ -182,13 +182,14 @@ def test_each_part_lands_once_and_exactly_whatever_the_store_does(
 
 
 @given(
-    st.lists(st.booleans(), max_size=400),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 80)), max_size=8),
     st.floats(0.01, 0.5),
     st.integers(1, 8),
 )
 def test_hedges_are_a_bounded_share_of_the_reads_of_every_period(
-    late: list[bool], share: float, burst: int
+    periods: list[tuple[bool, int]], share: float, burst: int
 ) -> None:
+    late = [is_late for is_late, length in periods for _ in range(length)]
     hedging = Hedging(HedgeRules(share=share, burst=burst))
     granted = []
     for is_late in late:
