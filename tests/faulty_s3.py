@@ -76,11 +76,9 @@ def every(times: int, fault: Fault) -> Rule:
     return lambda request: fault if request.again % times == times - 1 else None
 
 
-def of_shards(rule: Rule, name: str = "") -> Rule:
-    """Befalls only what is read from shards, those with `name` in theirs."""
-    return lambda request: (
-        rule(request) if f"/{name}" in request.path.partition("/shards/")[2] else None
-    )
+def of_shards(rule: Rule) -> Rule:
+    """Befalls only what is read from shards."""
+    return lambda request: rule(request) if "/shards/" in request.path else None
 
 
 def share_of(share: float, *faults: Fault, seed: int = 0) -> Rule:

@@ -359,6 +359,19 @@ def test_rotten_blocks_are_read_from_the_store_again(on_s3: TokenDataset, tmp_pa
     assert (stats["cache_damaged"], stats["requests"]) == (0, 0)
 
 
+def test_rotten_blocks_that_cannot_be_deleted_do_no_harm(
+    on_s3: TokenDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = {"cache_dir": tmp_path, "cache_bytes": 1 << 24}
+    expected, _ = batches(on_s3, **cached)
+    for path in tmp_path.glob("*/blocks/*/*"):
+        path.write_bytes(bytes(path.stat().st_size))
+    monkeypatch.setattr(DiskCache, "drop", lambda self, read: None)
+    found, stats = batches(on_s3, timeout=60, **cached)
+    assert found == expected
+    assert stats["cache_damaged"] > 0
+
+
 def test_bytes_damaged_on_their_way_are_not_kept(
     on_s3: TokenDataset, proxy: FaultyS3, tmp_path: Path
 ) -> None:
