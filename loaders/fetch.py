@@ -27,7 +27,7 @@ from shards.errors import CorruptShard, StoreError
 # How often whoever waits looks after late reads.
 WATCH_SECONDS = 0.1
 # What leaving the program waits for a read to take at most: S3's usual ones need 0.1-0.2 s.
-_EXIT_SECONDS = 1.4
+_EXIT_SECONDS = 1.0
 PATIENCE = Patience()
 
 

@@ -211,5 +211,5 @@ def test_leaving_with_a_half_consumed_iterator_takes_no_time(
         output, errors = child.communicate("\n", timeout=60)
         left = time.time()
     assert child.returncode == 0, errors
-    assert left - float(output) < 2
+    assert left - float(output) < 5  # 2 on an idle machine; a stuck read would take 30 and more
     assert not errors.strip()

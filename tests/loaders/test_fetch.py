@@ -234,5 +234,7 @@ print(time.time())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     left = time.time()
     assert done.returncode == 0, done.stderr
-    assert left - float(done.stdout.split()[-1]) < 2
+    assert (
+        left - float(done.stdout.split()[-1]) < 5
+    )  # 2 on an idle machine; a stuck read would take 30 and more
     assert not done.stderr.strip()

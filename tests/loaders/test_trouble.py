@@ -205,7 +205,7 @@ def test_leaving_takes_no_time_while_every_read_is_stuck_and_some_are_abandoned(
 def test_leaving_while_reads_come_back_is_no_crash(s3: S3Server, proxy: FaultyS3) -> None:
     s3.bucket("loaders-exit")
     s3.path("s3://loaders-exit/a").write_bytes(bytes(1 << 20))
-    proxy.latency_s = (0.05, 0.5)
+    proxy.latency_s = (0.05, 0.3)
     code = """
         import torch
         from loaders.fetch import FetchCounts, Fetcher
