@@ -16,14 +16,13 @@ import numpy as np
 import torch
 
 from loaders.blocks import IGNORED, PartOfRun, Rows
-from loaders.fetch import Fetcher
+from loaders.fetch import WATCH_SECONDS, Fetcher
 from loaders.memory import Memory
 from loaders.schedule import Chunk, Plan, Run
 from loaders.slabs import Slabs
 
 # Gathered rows are widened twice (input_ids, labels) while they are still in the CPU's cache.
 _CACHED_BYTES = 1 << 19
-_CHECK_SECONDS = 0.25
 
 
 class Ready(NamedTuple):
@@ -242,7 +241,7 @@ class Assembler:
                 continue
             with self._changed:
                 if not (true() or self._closed or self._error):
-                    self._changed.wait(_CHECK_SECONDS)
+                    self._changed.wait(WATCH_SECONDS)
             self.fetcher.watch()
         return False
 

@@ -1,9 +1,11 @@
 """torch's DataLoader, and the same class over a TokenDataset: threads, an order, a state."""
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy.typing as npt
@@ -13,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from loaders.cache import DiskCache
 from loaders.dataset import TokenDataset
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
 from loaders.order import DEFAULT_LANES, check_world_size
@@ -38,6 +41,9 @@ class _Own:
     data_parallel_size: int | None = None
     data_parallel_mesh: DeviceMesh | None = None
     prefetch_bytes: int | None = None
+    stall_warning_s: float = 60.0
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int | None = None
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -86,6 +92,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         data_parallel_size: int | None = None,
         data_parallel_mesh: DeviceMesh | None = None,
         prefetch_bytes: int | None = None,
+        stall_warning_s: float = 60.0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         own = _Own(
             seed=seed,
@@ -95,6 +104,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             data_parallel_size=data_parallel_size,
             data_parallel_mesh=data_parallel_mesh,
             prefetch_bytes=prefetch_bytes,
+            stall_warning_s=stall_warning_s,
+            cache_dir=cache_dir,
+            cache_bytes=cache_bytes,
         )
         torchs = {
             "shuffle": shuffle,
@@ -193,6 +205,10 @@ class TokenDataLoader(DataLoader):
             alone: `mesh["dp"]` or `mesh["replicate", "shard"]`.
         prefetch_bytes: the most memory for tokens read and not yet used. None: 512 MiB, or what
             `lanes` need if that is more. A split that fits is read once and kept.
+        stall_warning_s: seconds after which a batch that does not come is a line in the log (of
+            `loaders.iterator`) that says what is being waited for; 0: never.
+        cache_dir, cache_bytes: a folder on a local disk that keeps what was read, and how many
+            bytes of it, over all processes that use the folder. None: nothing is kept.
 
     As an attribute it shows what a loader without workers would (`num_workers` 0, `timeout` 0), and
     `sampler` is its order, so that whoever rebuilds it as a torch DataLoader gets the same samples.
@@ -225,6 +241,8 @@ class TokenDataLoader(DataLoader):
             threads=workers,
             ready_batches=None if prefetch_factor is None else prefetch_factor * max(1, workers),
             timeout=torchs["timeout"],
+            stall_warning=_not_negative("stall_warning_s", own.stall_warning_s),
+            cache=_cache(dataset, own, self._stats),
         )
         pinned = torchs["pin_memory"] and torch.cuda.is_available()
         self._kept = Kept(Slabs(pinned=pinned))
@@ -321,8 +339,8 @@ class TokenDataLoader(DataLoader):
     def stats(self) -> dict[str, Any]:
         """What was read and waited for, over all iterations, and how things stand now.
 
-        `batches`, `tokens` delivered; `bytes_read`, `requests`, `retries`, `timeouts`,
-        `corrupt_rereads` of the store; `wait_seconds` in which `next()` was blocked,
+        `batches`, `tokens` delivered; what happened at the store and the disk cache, as
+        `loaders.stats.FetchCounts` explains it; `wait_seconds` in which `next()` was blocked,
         `first_batch_seconds` of the latest iteration; `epoch`, `position`; of the latest iteration
         if it is still alive: `threads`, `batches_ready`, and of the memory for tokens
         `buffer_bytes`, `buffer_used_bytes`.
@@ -356,8 +374,7 @@ def _checked(batch_size: int | None, torchs: dict[str, Any]) -> int:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     for name in ("num_workers", "timeout"):
-        if torchs[name] < 0:
-            raise ValueError(f"{name} must not be negative: {torchs[name]}")
+        _not_negative(name, torchs[name])
     factor = torchs["prefetch_factor"]
     if factor is not None and factor < 1:
         raise ValueError(f"prefetch_factor must be at least 1, not {factor}")
@@ -365,3 +382,20 @@ def _checked(batch_size: int | None, torchs: dict[str, Any]) -> int:
     if device and torch.device(device).type != "cuda":
         raise ValueError(f"pin_memory_device={device!r}: memory is pinned for CUDA devices only")
     return batch_size
+
+
+def _not_negative(name: str, number: float) -> float:
+    if number < 0:
+        raise ValueError(f"{name} must not be negative: {number}")
+    return number
+
+
+def _cache(dataset: TokenDataset, own: _Own, stats: Stats) -> DiskCache | None:
+    if own.cache_dir is None and own.cache_bytes is None:
+        return None
+    if own.cache_dir is None or own.cache_bytes is None or own.cache_bytes < 1:
+        raise ValueError(
+            f"cache_dir={own.cache_dir!r} and cache_bytes={own.cache_bytes}: give both, the folder "
+            "and how many bytes it may hold, or neither"
+        )
+    return DiskCache(Path(own.cache_dir), own.cache_bytes, dataset.stream.dataset.id, stats.fetch)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
-from loaders.fetch import bring
+from loaders.bring import bring
 from loaders.order import Order
 from loaders.parts import Deal
 from loaders.sampler import PaddingIndex, PartlyRead

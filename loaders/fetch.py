@@ -1,9 +1,11 @@
-"""Threads that bring bytes: bounded, retried, verified, and never waited for when they are stuck.
+"""Threads that bring bytes: bounded, retried, hedged, verified, and never waited for when stuck.
 
 A native S3 read cannot be cancelled (a stalled one was seen to last 129 s), so a read past its
 deadline is *abandoned*: its daemon thread is written off, the read goes to another thread, and what
 the first one may still bring is thrown away. Every thread reads into a buffer of its own and the
 bytes are put in place only after the read has been accepted, so a late thread can't spoil anything.
+For the same reason a second attempt may go out while the first is only late (a *hedge*): whichever
+comes first counts, the other one's thread is abandoned.
 """
 
 import atexit
@@ -14,68 +16,27 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
+from loaders.attempts import Attempt, Job, Part, Patience, Request, Standing
+from loaders.cache import DiskCache
+from loaders.hedge import Hedging
 from loaders.source import Read, Scratch, Source, TransientError
 from loaders.stats import FetchCounts
 from shards.errors import CorruptShard, StoreError
 
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to put up with a store. Seconds."""
-
-    deadline: float = 10.0  # of one read; S3's slow ones take 1-2 s for a MiB
-    total: float = 21.0  # a read that kept failing for this long fails: a server may restart in 20
-    first_pause: float = 0.1  # doubled from attempt to attempt, with jitter
-    longest_pause: float = 2.0
-    most_abandoned: int = 64  # threads written off at once
-
-
+# How often whoever waits looks after late reads.
+WATCH_SECONDS = 0.1
+# What leaving the program waits for a read to take at most: S3's usual ones need 0.1-0.2 s.
+_EXIT_SECONDS = 1.0
 PATIENCE = Patience()
 
 
-class Part(Protocol):
-    """Something to bring: its reads, and what to do with their bytes."""
-
-    @property
-    def reads(self) -> Sequence[Read]: ...
-
-    def land(self, data: Sequence[memoryview | bytes]) -> None:
-        """Verifies the bytes of `reads` and puts them in place. CorruptShard: read them again."""
-        ...
-
-
-@dataclass(eq=False)
-class _Job:
-    part: Part
-    done: Callable[[], None]
-    missing: int
-    data: list[memoryview | bytes]
-    generation: int = 0  # raised when everything is read again: older reads no longer count
-
-
-@dataclass(eq=False)
-class _Request:
-    """One read of a job, over all its attempts."""
-
-    job: _Job
-    number: int
-    read: Read
-    generation: int = 0
-    attempts: int = 0
-    first_began: float = 0.0
-    began: float = 0.0
-    not_before: float = 0.0
-    last_trouble: str = ""
-
-
 class Fetcher:
-    """Brings parts with at most `threads` reads at once.
+    """Brings parts with at most `threads` reads at once, hedges apart.
 
     Args:
         fail: called once, from any thread, with what could not be cured. Nothing is done after it.
+        cache: where verified bytes are kept and looked for first.
     """
 
     def __init__(
@@ -85,19 +46,22 @@ class Fetcher:
         counts: FetchCounts,
         fail: Callable[[BaseException], None],
         patience: Patience | None = None,
+        cache: DiskCache | None = None,
+        hedging: Hedging | None = None,
     ) -> None:
         self._source = source
         self._most_threads = threads
         self._counts = counts
         self._fail_callback = fail
         self._patience = patience or PATIENCE
+        self._cache = cache
+        self._hedging = hedging or Hedging()
         self._changed = threading.Condition()
-        self._queue: deque[_Request] = deque()
-        self._reading: dict[int, _Request] = {}
-        self._threads: dict[int, threading.Thread] = {}
-        self._idle = 0
-        self._abandoned = 0
+        self._queue: deque[Attempt] = deque()
+        self._at = Standing()
+        self._inside: dict[int, float] = {}  # since when a thread has been in the source's code
         self._started = 0
+        self._answered = False
         self._closed = False
         _open_fetchers.add(self)
 
@@ -112,47 +76,60 @@ class Fetcher:
 
     @property
     def threads(self) -> int:
-        return len(self._threads)
+        return len(self._at.threads)
 
     def submit(self, part: Part, done: Callable[[], None]) -> None:
         """Brings `part`, then calls `done` from a fetch thread."""
         reads = part.reads
-        job = _Job(part, done, len(reads), [b""] * len(reads))
-        with self._changed:
-            self._queue.extend(_Request(job, number, read) for number, read in enumerate(reads))
-            self._start_threads()
-            self._changed.notify(len(reads))
+        job = Job(part, done, len(reads), [b""] * len(reads))
+        self._enqueue([Attempt(Request(job, number, read)) for number, read in enumerate(reads)])
 
     def watch(self) -> None:
-        """Abandons reads past their deadline. Whoever waits calls it a few times a second."""
-        now = time.monotonic()
+        """Abandons reads past their deadline and sends second ones for those that are late.
+
+        Whoever waits for the fetcher calls it every `WATCH_SECONDS`.
+        """
+        now, at = time.monotonic(), self._at
+        expired, late = [], []
         with self._changed:
-            late = [
-                (thread, request)
-                for thread, request in self._reading.items()
-                if now - request.began > self._patience.deadline
-            ]
-            for thread, _ in late:
-                self._abandon(thread)
-            stuck = self._abandoned
-        for _, request in late:
+            for thread, attempt in list(at.reading.items()):
+                request, seconds = attempt.request, now - attempt.began
+                if seconds > self._deadline(attempt):
+                    at.abandon(thread)
+                    expired.append(attempt)
+                elif request.live == 1 and not request.over and self._is_late(request, seconds):
+                    request.live += 1
+                    at.hedges += 1
+                    late.append(Attempt(request, hedge=True))
+            for thread, attempt in list(at.landing.items()):
+                if now - attempt.began > 2 * self._deadline(attempt):
+                    at.abandon(thread)
+            stuck = at.abandoned
+        for attempt in expired:
             self._counts.add(timeouts=1)
-            self._retry(request, f"no answer within {self._patience.deadline:g} s")
+            self._troubled(attempt, f"no answer within {self._deadline(attempt):g} s")
+        if late:
+            self._counts.add(hedges=len(late))
+            self._enqueue(late, first=True)
         if stuck > self._patience.most_abandoned:
             self._fail(StoreError(f"{self._source.uri}: {stuck} reads are stuck without an answer"))
 
     def waiting_for(self) -> str:
         """In words, for messages: how many reads are under way, and the oldest of them."""
+        at = self._at
         with self._changed:
-            pending = [*self._reading.values(), *self._queue]
-            if not pending:
+            pending = [*at.reading.values(), *at.landing.values(), *self._queue]
+            requests = list({id(one.request): one.request for one in pending}.values())
+            if not requests:
                 return "no read is under way"
-            oldest = min(pending, key=lambda one: one.first_began or float("inf"))
+            oldest = min(requests, key=lambda one: one.first_began or float("inf"))
+            landing = any(one.request is oldest for one in at.landing.values())
         since = time.monotonic() - oldest.first_began if oldest.first_began else 0.0
+        landed = ", whose bytes are here and being verified" if landing else ""
         trouble = f"; last trouble: {oldest.last_trouble}" if oldest.last_trouble else ""
         return (
-            f"{len(pending)} reads are under way, the oldest {self._name(oldest.read)}, "
-            f"attempt {max(oldest.attempts, 1)}, for {since:.1f} s{trouble}"
+            f"{len(requests)} reads are under way, the oldest {self._name(oldest.read)}, "
+            f"attempt {max(oldest.attempts, 1)}, for {since:.1f} s{landed}{trouble}"
         )
 
     def close(self, wait: float = 0.0) -> None:
@@ -160,128 +137,223 @@ class Fetcher:
         with self._changed:
             self._closed = True
             self._queue.clear()
-            threads = list(self._threads.values())
+            threads = list(self._at.threads.values())
             self._changed.notify_all()
         until = time.monotonic() + wait
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
 
+    def has_read_younger_than(self, seconds: float) -> bool:
+        """Whether the source is still being read by threads, abandoned ones included."""
+        now = time.monotonic()
+        return any(now - began < seconds for began in list(self._inside.values()))
+
+    # Threads.
+
+    def _enqueue(self, attempts: Sequence[Attempt], *, first: bool = False) -> None:
+        with self._changed:
+            if self._closed:
+                return
+            if first:
+                self._queue.extendleft(reversed(attempts))
+            else:
+                self._queue.extend(attempts)
+            self._start_threads()
+            self._changed.notify(len(attempts))
+
     def _start_threads(self) -> None:
         """Under the lock: enough threads for what is queued."""
-        wanted = min(len(self._queue) - self._idle, self._most_threads - len(self._threads))
+        at = self._at
+        wanted = min(len(self._queue) - at.idle, self._thread_limit - len(at.threads))
         for _ in range(max(0, wanted)):
             self._started += 1
             name = f"stoker-fetch-{self._started}"
             # Daemons: leaving the program never waits for a read that is stuck.
             thread = threading.Thread(target=self._run, args=(self._started,), name=name)
             thread.daemon = True
-            self._threads[self._started] = thread
+            at.threads[self._started] = thread
             thread.start()
 
-    def _run(self, number: int) -> None:
-        scratch = Scratch()
-        while (request := self._take(number)) is not None:
+    @property
+    def _thread_limit(self) -> int:
+        return self._most_threads + self._at.hedges
+
+    def _run(self, thread: int) -> None:
+        scratch, at = Scratch(), self._at
+        while (attempt := self._take(thread)) is not None:
+            cached, failure = False, None
             try:
-                data = self._source.read(request.read, scratch)
-                failure: BaseException | None = None
+                data, cached = self._read(attempt, scratch)
             except BaseException as error:  # a Rust panic is a BaseException
                 data, failure = memoryview(b""), error
+            del self._inside[thread]
             with self._changed:
-                if self._reading.pop(number, None) is not request:
-                    self._abandoned -= 1
+                if at.reading.get(thread) is not attempt:
+                    at.abandoned -= 1
                     return
+                del at.reading[thread]
+                at.ended(attempt)
+                at.landing[thread] = attempt
+                if failure is None:
+                    self._settle(attempt, cached, len(data))
             try:
-                self._accept(request, data) if failure is None else self._refuse(request, failure)
+                if failure is None:
+                    self._accept(attempt.request, data, cached)
+                else:
+                    self._refuse(attempt, failure)
             except BaseException as error:
                 self._fail(error)
+            with self._changed:
+                if at.landing.pop(thread, None) is None:
+                    at.abandoned -= 1
+                    return
 
-    def _take(self, number: int) -> _Request | None:
+    def _take(self, thread: int) -> Attempt | None:
+        at = self._at
         with self._changed:
-            while not self._closed:
+            while not self._closed and len(at.threads) <= self._thread_limit:
                 now = time.monotonic()
-                request = next((one for one in self._queue if one.not_before <= now), None)
-                if request is not None:
-                    self._queue.remove(request)
+                attempt = next((one for one in self._queue if one.not_before <= now), None)
+                if attempt is not None:
+                    self._queue.remove(attempt)
+                    request = attempt.request
+                    if request.over:
+                        at.ended(attempt)
+                        continue
                     request.attempts += 1
-                    request.began = now
                     request.first_began = request.first_began or now
-                    self._reading[number] = request
-                    return request
+                    attempt.number, attempt.began = request.attempts, now
+                    at.reading[thread] = attempt
+                    self._inside[thread] = now
+                    self._hedging.asked()
+                    return attempt
                 pause = min((one.not_before - now for one in self._queue), default=None)
-                self._idle += 1
+                at.idle += 1
                 self._changed.wait(pause)
-                self._idle -= 1
-            self._threads.pop(number, None)
+                at.idle -= 1
+            at.threads.pop(thread, None)
+            self._changed.notify()  # it may have been this one that was told of new work
             return None
 
-    def _accept(self, request: _Request, data: memoryview) -> None:
+    # What becomes of an attempt.
+
+    def _read(self, attempt: Attempt, scratch: Scratch) -> tuple[memoryview, bool]:
+        """The bytes, and whether they are the cache's. A second attempt is the store's alone."""
+        request = attempt.request
+        if self._cache is not None and attempt.number == 1 and request.generation == 0:
+            data = self._cache.get(request.read, scratch)
+            if data is not None:
+                return data, True
+        return self._source.read(request.read, scratch), False
+
+    def _settle(self, attempt: Attempt, cached: bool, size: int) -> None:
+        """Under the lock: this attempt brought the bytes, others at the same read are given up."""
+        request, at = attempt.request, self._at
+        request.settled = True
+        for thread, other in list(at.reading.items()):
+            if other.request is request:
+                at.abandon(thread)
+        if not cached:
+            self._answered = True
+            self._hedging.took(size, time.monotonic() - attempt.began)
+            self._counts.add(requests=1, bytes_read=size, hedges_won=int(attempt.hedge))
+
+    def _accept(self, request: Request, data: memoryview, cached: bool) -> None:
         job = request.job
-        self._counts.add(requests=1, bytes_read=len(data))
         # The job's last read may finish in another thread, and this one's buffer is used again.
         kept = data if len(job.data) == 1 else bytes(data)
         with self._changed:
             if request.generation != job.generation:
                 return
             job.data[request.number] = kept
+            if cached:
+                job.cached.add(request.number)
             job.missing -= 1
             if job.missing:
                 return
         try:
             job.part.land(job.data)
         except CorruptShard as error:
-            self._read_again(job, error)
+            self._read_again(request, error)
             return
-        job.data = []
+        landed, job.data = job.data, []
         job.done()
+        if self._cache is not None:
+            for number, read in enumerate(job.part.reads):
+                if number not in job.cached:
+                    self._cache.put(read, landed[number])
 
-    def _refuse(self, request: _Request, error: BaseException) -> None:
+    def _refuse(self, attempt: Attempt, error: BaseException) -> None:
+        request = attempt.request
+        if request.over:
+            return
         if isinstance(error, TransientError):
-            self._retry(request, str(error))
+            self._counts.add(throttled=int(error.throttled))
+            self._troubled(attempt, str(error), throttled=error.throttled)
         elif isinstance(error, CorruptShard):
-            if request.generation == request.job.generation:
-                self._read_again(request.job, error)
+            self._read_again(request, error)
         else:
             self._fail(error)
 
-    def _read_again(self, job: _Job, error: CorruptShard) -> None:
-        """Bytes can be damaged on their way: once more, then it's the shard."""
-        if job.generation:
+    def _read_again(self, request: Request, error: CorruptShard) -> None:
+        """The cache's bytes may rot, the store's be damaged on their way: once more, then it's
+        the shard.
+        """
+        job = request.job
+        with self._changed:
+            if request.generation != job.generation:
+                return
+            rotten = [job.part.reads[number] for number in job.cached]
+            hopeless = job.read_again and not rotten
+            job.read_again |= not rotten
+            job.cached = set()
+            job.generation += 1
+            job.missing = len(job.data)
+        if hopeless:
             self._fail(error)
             return
-        self._counts.add(corrupt_rereads=1)
-        reads = job.part.reads
-        with self._changed:
-            job.generation, job.missing = 1, len(reads)
-            # In front: what was asked for first is needed first.
-            self._queue.extendleft(_Request(job, n, read, 1) for n, read in enumerate(reads))
-            self._start_threads()
-            self._changed.notify(len(reads))
+        self._counts.add(cache_damaged=bool(rotten), corrupt_rereads=not rotten)
+        for read in rotten:
+            assert self._cache is not None
+            self._cache.drop(read)
+        # In front: what was asked for first is needed first.
+        reads = enumerate(job.part.reads)
+        self._enqueue(
+            [Attempt(Request(job, n, read, job.generation)) for n, read in reads], first=True
+        )
 
-    def _retry(self, request: _Request, trouble: str) -> None:
-        patience, now = self._patience, time.monotonic()
-        request.last_trouble = trouble
-        if now - request.first_began > patience.total:
+    def _troubled(self, attempt: Attempt, trouble: str, *, throttled: bool = False) -> None:
+        """An attempt came to nothing: once more after a pause, if no other one is under way."""
+        patience, now, request = self._patience, time.monotonic(), attempt.request
+        with self._changed:
+            request.last_trouble = trouble
+            if request.live or request.over:
+                return
+            request.live = 1
+        tried = now - request.first_began
+        most = patience.total if self._answered else min(patience.first_total, patience.total)
+        if tried > most:
             self._fail(
                 StoreError(
                     f"{self._name(request.read)} could not be read: {request.attempts} attempts "
-                    f"in {now - request.first_began:.0f} s, the last one: {trouble}"
+                    f"in {tried:.0f} s, the last one: {trouble}"
                 )
             )
             return
         self._counts.add(retries=1)
-        pause = min(patience.longest_pause, patience.first_pause * 2 ** (request.attempts - 1))
-        request.not_before = now + pause * random.uniform(0.5, 1.0)
-        with self._changed:
-            self._queue.appendleft(request)
-            self._start_threads()
-            self._changed.notify()
+        first = patience.throttled_pause if throttled else patience.first_pause
+        pause = min(patience.longest_pause, first * 2 ** (request.attempts - 1))
+        not_before = now + pause * random.uniform(0.5, 1.0)
+        self._enqueue([Attempt(request, not_before=not_before)], first=True)
 
-    def _abandon(self, thread: int) -> None:
-        """Under the lock: the thread is written off, the read is free to go to another."""
-        del self._reading[thread]
-        del self._threads[thread]
-        self._abandoned += 1
+    def _deadline(self, attempt: Attempt) -> float:
+        first, longest = self._patience.deadline, self._patience.longest_deadline
+        return min(first * 2.0 ** (attempt.number - 1), max(first, longest))
+
+    def _is_late(self, request: Request, seconds: float) -> bool:
+        size = request.read.stop - request.read.start
+        return seconds > self._hedging.late_after(size) and self._hedging.grant()
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
@@ -296,43 +368,21 @@ class Fetcher:
         return f"{self._source.uri}/{read.key} bytes {read.start}-{read.stop}"
 
 
-def bring(source: Source, parts: Sequence[Part]) -> None:
-    """Brings `parts` side by side and returns when all have landed, or raises what went wrong."""
-    changed = threading.Condition()
-    missing, errors = len(parts), list[BaseException]()
-
-    def landed() -> None:
-        nonlocal missing
-        with changed:
-            missing -= 1
-            changed.notify()
-
-    def failed(error: BaseException) -> None:
-        with changed:
-            errors.append(error)
-            changed.notify()
-
-    fetcher = Fetcher(source, min(len(parts), source.threads), FetchCounts(), failed)
-    try:
-        for part in parts:
-            fetcher.submit(part, landed)
-        while missing and not errors:
-            with changed:
-                if missing and not errors:
-                    changed.wait(0.25)
-            fetcher.watch()
-    finally:
-        fetcher.close(wait=0.2)
-    if errors:
-        raise errors[0]
-
-
 _open_fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for fetcher in list(_open_fetchers):
-        fetcher.close(wait=0.2)
+    """At exit: no more reads, and a moment for those that have just begun.
+
+    A thread that comes back from native code while the interpreter is being taken down is unwound
+    through Rust's frames, which aborts the process ("FATAL: exception not rethrown", until Python
+    3.14). What has been under way for longer is stuck, and most likely stays so.
+    """
+    fetchers = list(_open_fetchers)
+    for fetcher in fetchers:
+        fetcher.close()
+    while any(fetcher.has_read_younger_than(_EXIT_SECONDS) for fetcher in fetchers):
+        time.sleep(0.01)
 
 
 atexit.register(_close_all)

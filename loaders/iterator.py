@@ -1,5 +1,6 @@
 """One iteration of a loader: memory, threads and order put together, and taken apart at its end."""
 
+import logging
 import os
 import time
 import weakref
@@ -10,6 +11,7 @@ import torch
 
 from loaders.assemble import Assembler, Ready
 from loaders.blocks import Rows
+from loaders.cache import DiskCache
 from loaders.dataset import TokenDataset
 from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
@@ -26,6 +28,8 @@ from shards.errors import StokerError
 _CHUNK_BYTES = 2 << 20
 _RESIDENT_BYTES = 512 << 20
 _END_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class BatchTimeout(StokerError, RuntimeError):
@@ -86,6 +90,8 @@ class Settings:
     threads: int  # 0: as many as suit the source
     ready_batches: int | None  # None: two chunks
     timeout: float  # seconds, 0: none
+    stall_warning: float  # seconds, 0: none
+    cache: DiskCache | None
 
 
 class TokenIterator:
@@ -111,6 +117,7 @@ class TokenIterator:
         self._steps, self._step = span.steps, 0
         self._over = False
         self._timeout = settings.timeout or None
+        self._stall_warning = settings.stall_warning or None
         self._assembler = _assembler(dataset, span, settings, kept, stats)
         self._ready: deque[Ready] = self._assembler.ready
         self._finalizer = weakref.finalize(self, self._assembler.close)
@@ -168,7 +175,7 @@ class TokenIterator:
         if self._over:
             raise StopIteration
         try:
-            ready = self._assembler.wait(self._timeout)
+            ready = self._wait_watched()
         except TimeoutError:
             waiting_for = self._assembler.fetcher.waiting_for()
             self.close()
@@ -183,6 +190,22 @@ class TokenIterator:
             self._end()
             raise StopIteration
         return ready
+
+    def _wait_watched(self) -> Ready | None:
+        """As the assembler's `wait`, with a line in the log when it takes `stall_warning`."""
+        warning, timeout = self._stall_warning, self._timeout
+        if warning is None or (timeout is not None and timeout <= warning):
+            return self._assembler.wait(timeout)
+        try:
+            return self._assembler.wait(warning)
+        except TimeoutError:
+            _log.warning(
+                "no batch for %g s (step %d): %s",
+                warning,
+                self._step + 1,
+                self._assembler.fetcher.waiting_for(),
+            )
+        return self._assembler.wait(None if timeout is None else timeout - warning)
 
     def _end(self) -> None:
         finished = self._assembler.finished
@@ -217,6 +240,7 @@ def _assembler(
             settings.threads or source.threads,
             stats.fetch,
             assembler.fail,
+            cache=settings.cache,
         )
     )
     return assembler

@@ -24,7 +24,15 @@ class Read:
 
 
 class TransientError(Exception):
-    """A read that may well succeed when it is tried again; the message says what happened."""
+    """A read that may well succeed when it is tried again; the message says what happened.
+
+    Attributes:
+        throttled: the store asked for fewer requests.
+    """
+
+    def __init__(self, message: str, *, throttled: bool = False) -> None:
+        super().__init__(message)
+        self.throttled = throttled
 
 
 class Scratch:

@@ -4,9 +4,15 @@
 ranged read that costs a single request, without a HEAD. The connector's version is therefore
 checked, and nothing else of it is used. What it does not have, `fetch.py` adds: a deadline, retries
 that can be abandoned, checksums.
+
+The CRT looks credentials up by itself (environment, profile, web identity, container, instance) and
+keeps them for up to 15 minutes. When those that have worked are refused, the client is replaced by
+a new one, which looks them up again. A bucket in another region says so, and is asked there.
 """
 
 import os
+import re
+import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from threading import Lock
@@ -20,6 +26,9 @@ from shards.errors import MissingObject, StoreError
 from shards.s3 import s3_client, split_uri
 
 _TESTED = (1, 5)
+_RENEW_SECONDS = 5.0
+_WRONG_REGION = re.compile(r"Wrong region \(expecting ([a-z0-9-]+)\)")
+_DENIED = ("Forbidden", "AccessDenied", "credentials", "TOKEN_EXPIRED")
 
 
 class S3Source:
@@ -31,29 +40,43 @@ class S3Source:
         self.uri = uri
         self._bucket, prefix = split_uri(uri)
         self._prefix = f"{prefix}/" if prefix else ""
+        self._region: str | None = None  # the bucket's, if it is not the one that is configured
+        self._answered = False
 
     def read(self, read: Read, scratch: Scratch) -> memoryview:
         buffer = scratch.take(read.stop - read.start)
         got = 0
+        client = _client(self._region or _region())
         try:
-            for part in _get(self._bucket, self._prefix + read.key, read.start, read.stop):
+            key = self._prefix + read.key
+            for part in _get(client, self._bucket, key, read.start, read.stop):
                 if got + len(part) > len(buffer):
                     raise TransientError("the answer was longer than the range asked for")
                 buffer[got : got + len(part)] = part
                 got += len(part)
         except S3Exception as error:
-            raise self._in_words(error, read) from error
+            raise self._in_words(error, read, client) from error
+        self._answered = True
         if got < len(buffer):
             raise short_object(self.uri, read, got)
         return buffer
 
-    def _in_words(self, error: S3Exception, read: Read) -> Exception:
+    def _in_words(self, error: S3Exception, read: Read, client: Any) -> Exception:
         text, where = str(error), f"{self.uri}/{read.key}"
         if "key does not exist" in text or "NoSuchKey" in text:
             return MissingObject(f"{where}: no such object")
         if "bucket does not exist" in text or "NoSuchBucket" in text:
             return StoreError(f"s3://{self._bucket}: no such bucket")
-        if "Forbidden" in text or "AccessDenied" in text or "credentials" in text:
+        if region := _WRONG_REGION.search(text):
+            self._region = region[1]
+            return TransientError(f"the bucket lies in region {region[1]}")
+        if "throttled" in text or "SlowDown" in text:
+            return TransientError(text[:300], throttled=True)
+        if any(word in text for word in _DENIED):
+            if self._answered:
+                # Expired, or a role's that could not be had just now.
+                _renew(client)
+                return TransientError(f"credentials that worked are refused: {text[:300]}")
             return StoreError(
                 f"{where}: access denied. Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the "
                 f"profile or role) and the bucket's policy. The server said: {text[:300]}"
@@ -67,23 +90,35 @@ class S3Source:
 # forked child makes its own.
 _clients: dict[tuple[int, str, str | None], Any] = {}
 _lock = Lock()
+_renewed = 0.0
 
 
-def _get(bucket: str, key: str, start: int, stop: int) -> Iterable[bytes]:
+def _get(client: Any, bucket: str, key: str, start: int, stop: int) -> Iterable[bytes]:
     """One ranged GET, end exclusive. Blocks outside the interpreter lock."""
-    return cast(Iterable[bytes], _client()._get_object_stream(bucket, key, start, stop))
+    return cast(Iterable[bytes], client._get_object_stream(bucket, key, start, stop))
 
 
-def _client() -> Any:
+def _client(region: str) -> Any:
     endpoint = endpoint_url()
-    name = (os.getpid(), _region(), endpoint)
+    name = (os.getpid(), region, endpoint)
     client = _clients.get(name)
     if client is None:
         with _lock:
             client = _clients.get(name)
             if client is None:
-                client = _clients[name] = _new_client(name[1], endpoint)
+                client = _clients[name] = _new_client(region, endpoint)
     return client
+
+
+def _renew(client: Any) -> None:
+    """Has the next read make a new client, which looks the credentials up again; not too often."""
+    global _renewed
+    with _lock:
+        now = time.monotonic()
+        name = next((name for name, one in _clients.items() if one is client), None)
+        if name is not None and now - _renewed > _RENEW_SECONDS:
+            _renewed = now
+            del _clients[name]
 
 
 def _new_client(region: str, endpoint: str | None) -> Any:

@@ -21,14 +21,33 @@ _STEPS = 4096
 
 @dataclass
 class FetchCounts:
-    """Counted by the fetch threads, under `lock`."""
+    """Counted by the fetch threads, under `lock`.
+
+    Attributes:
+        bytes_read, requests: answers of the store that were used.
+        retries: reads sent again after a failure. Of those failures `timeouts` had no answer within
+            their deadline, and in `throttled` the store asked for fewer requests (503).
+        hedges, hedges_won: second requests beside one that was late, and those that came first.
+        corrupt_rereads: parts read again because the store's bytes were wrong.
+        cache_hits, cache_bytes_read, cache_bytes_written: reads answered by the disk cache.
+        cache_damaged: of those, parts that were wrong and read from the store instead.
+        cache_failures: times that the cache's disk was full or broken.
+    """
 
     lock: Lock = field(default_factory=Lock, repr=False)
     bytes_read: int = 0
     requests: int = 0
     retries: int = 0
     timeouts: int = 0
+    throttled: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
     corrupt_rereads: int = 0
+    cache_hits: int = 0
+    cache_bytes_read: int = 0
+    cache_bytes_written: int = 0
+    cache_damaged: int = 0
+    cache_failures: int = 0
 
     def add(self, **counts: int) -> None:
         with self.lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import random
 import re
 import socket
 import struct
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.message import Message
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -31,6 +33,7 @@ class Fault(Enum):
     SHORT = "the answer's body ends half-way; where there is none, as LOST"
     STALL = "nothing at all for a while, then the answer"
     HANG = "half of the answer's body, then nothing for a while, then its end"
+    CORRUPT = "one bit of the answer's body is another"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Request:
 
 
 Rule = Callable[[Request], Fault | None]
+Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 def never(request: Request) -> Fault | None:
@@ -67,6 +71,16 @@ def first(times: int, fault: Fault, method: str = "") -> Rule:
     )
 
 
+def every(times: int, fault: Fault) -> Rule:
+    """One in `times` requests of each line meets the fault, never two in a row."""
+    return lambda request: fault if request.again % times == times - 1 else None
+
+
+def of_shards(rule: Rule) -> Rule:
+    """Befalls only what is read from shards."""
+    return lambda request: rule(request) if "/shards/" in request.path else None
+
+
 def share_of(share: float, *faults: Fault, seed: int = 0) -> Rule:
     """Each of `faults` befalls its part of a share of all requests, the same ones every time."""
 
@@ -84,17 +98,23 @@ class FaultyS3:
     Attributes:
         rule: may be replaced at any time.
         stall_s: how long a stalled request waits.
+        latency_s: every request waits between this many seconds and that many.
         met: how many requests met each fault.
         requests: all of them, by method.
+        seen: all of them, by method and path.
+        refuse: by the request's headers, an answer to be given instead of the server's: status,
+            headers, XML.
     """
 
     def __init__(self, endpoint: str) -> None:
         target = urlsplit(endpoint).netloc
         self.rule: Rule = never
         self.stall_s = 30.0
+        self.latency_s = (0.0, 0.0)
+        self.refuse: Callable[[Message], Answer | None] = lambda headers: None
         self.met: Counter[Fault] = Counter()
         self.requests: Counter[str] = Counter()
-        self._seen: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         proxy = self
@@ -113,15 +133,15 @@ class FaultyS3:
             self.rule = rule
             self.met.clear()
             self.requests.clear()
-            self._seen.clear()
+            self.seen.clear()
 
     def decide(self, method: str, path: str) -> Fault | None:
         """What befalls this request; counts it."""
         path = re.sub(r"uploadId=[^&]*", "uploadId=", path)
         line = f"{method} {path}"
         with self._lock:
-            fault = self.rule(Request(method, path, self._seen[line]))
-            self._seen[line] += 1
+            fault = self.rule(Request(method, path, self.seen[line]))
+            self.seen[line] += 1
             self.requests[method] += 1
             if fault is not None:
                 self.met[fault] += 1
@@ -130,6 +150,11 @@ class FaultyS3:
     def wait(self) -> None:
         """Stalls a request."""
         self._closing.wait(self.stall_s)
+
+    def travel(self) -> None:
+        """The time that every request takes to get here."""
+        if any(self.latency_s):
+            self._closing.wait(random.uniform(*self.latency_s))
 
     def close(self) -> None:
         """From now on connections are refused."""
@@ -150,6 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.faulty.decide(self.command, self.path)
+        self.faulty.travel()
+        refusal = self.faulty.refuse(self.headers)
+        if refusal is not None:
+            return self._answer(*refusal)
         if fault is Fault.RESET:
             return self._reset()
         if fault is Fault.SLOW_DOWN:
@@ -162,11 +191,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         if fault is Fault.LOST or (fault is Fault.SHORT and not data):
             return self._reset()
+        if fault is Fault.CORRUPT and data:
+            middle = len(data) // 2
+            data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         self._answer(status, headers, data, fault)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
-    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _forward(self, body: bytes) -> Answer:
         connection = http.client.HTTPConnection(self.upstream, timeout=120)
         try:
             # The signature covers the Host that the client saw: it goes on as it is.

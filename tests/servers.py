@@ -87,11 +87,30 @@ class S3Server:
 @contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
     """Runs `rclone serve s3` over `folder/objects` until the block ends, on a free port."""
-    root, log_path = folder / "objects", folder / "rclone.log"
-    root.mkdir(parents=True)
+    (folder / "objects").mkdir(parents=True)
+    server = _start(folder / "objects", "127.0.0.1:0")
+    try:
+        yield server
+    finally:
+        kill(server)
+
+
+def kill(server: S3Server) -> None:
+    """Kill -9. From now on connections are refused."""
+    server.process.kill()
+    server.process.wait()
+
+
+def started_again(server: S3Server) -> S3Server:
+    """One that was killed: the same objects at the same endpoint. To be killed by the caller."""
+    return _start(server.root, server.endpoint.removeprefix("http://"))
+
+
+def _start(root: Path, address: str) -> S3Server:
+    log_path = root.with_name("rclone.log")
     command = [
         str(Path(sys.executable).with_name("rclone")),
-        *("serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"),
+        *("serve", "s3", "--addr", address, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"),
         *("--config", os.devnull, "--vfs-cache-mode", "off"),
         # A file changed behind its back shows at once; at 0s rclone's timers spin on a core.
         *("--dir-cache-time", "1ms"),
@@ -101,10 +120,11 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
     try:
-        yield S3Server(_wait_for_endpoint(process, log_path), root, process)
-    finally:
+        return S3Server(_wait_for_endpoint(process, log_path), root, process)
+    except BaseException:
         process.kill()
         process.wait()
+        raise
 
 
 def _wait_for_endpoint(process: subprocess.Popen[bytes], log_path: Path) -> str:

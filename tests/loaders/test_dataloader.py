@@ -283,6 +283,7 @@ def test_threads_are_no_processes_and_torch_does_not_warn(dataset: TokenDataset)
         ({"num_workers": -1}, "num_workers must not be negative"),
         ({"timeout": -1}, "timeout must not be negative"),
         ({"prefetch_factor": 0}, "prefetch_factor must be at least 1, not 0"),
+        ({"stall_warning_s": -1}, "stall_warning_s must not be negative"),
         ({"pin_memory_device": "cpu"}, "pinned for CUDA devices only"),
         ({"lanes": 0}, "lanes must be at least 1"),
         ({"data_parallel_rank": 1}, "give both or neither"),

@@ -1,6 +1,7 @@
 """Damage and trouble reach the training loop in words: never as a wrong batch, never as a hang."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from loaders import BatchTimeout, TokenDataset
-from loaders.fetch import Patience
+from loaders.attempts import Patience
 from shards.errors import CorruptShard, StokerError, StoreError
 from tests.loaders.proxy import Proxy, proxy_to
 from tests.loaders.support import (
@@ -134,6 +135,26 @@ def test_timeout_says_what_is_being_waited_for(on_s3: TokenDataset, proxy: Proxy
     assert issubclass(BatchTimeout, RuntimeError)  # as torch's own
 
 
+def test_a_stall_is_one_line_in_the_log_that_says_what_is_waited_for(
+    on_s3: TokenDataset, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.stall(10_000)
+    loader = token_loader(on_s3, 8, True, stall_warning_s=0.5, timeout=1.5)
+    with pytest.raises(BatchTimeout) as error:
+        next(iter(loader))
+    read = rf"the oldest {on_s3.uri}/shards/\S+ bytes \d+-\d+, attempt 1, for "
+    (line,) = (one.getMessage() for one in caplog.records if one.name == "loaders.iterator")
+    assert re.fullmatch(rf"no batch for 0\.5 s \(step 1\): \d+ reads are .*{read}0\.[3-9] s", line)
+    assert re.search(rf"{read}1\.\d s", str(error.value))
+
+
+def test_a_store_that_answers_leaves_no_line_in_the_log(
+    on_s3: TokenDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    list(token_loader(on_s3, 8, True, stall_warning_s=30))
+    assert not caplog.records
+
+
 def test_a_server_that_dies_in_mid_epoch_is_an_error_in_words(
     on_s3: TokenDataset, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,5 +211,5 @@ def test_leaving_with_a_half_consumed_iterator_takes_no_time(
         output, errors = child.communicate("\n", timeout=60)
         left = time.time()
     assert child.returncode == 0, errors
-    assert left - float(output) < 2
+    assert left - float(output) < 5  # 2 on an idle machine; a stuck read would take 30 and more
     assert not errors.strip()

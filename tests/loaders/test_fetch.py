@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from loaders.fetch import Fetcher, Patience, bring
+from loaders.attempts import Patience
+from loaders.bring import bring
+from loaders.fetch import Fetcher
 from loaders.source import PathSource, Read, Scratch, Source, open_source
 from loaders.stats import FetchCounts
 from shards.errors import CorruptShard, MissingObject, StoreError
@@ -139,7 +141,7 @@ def test_a_stalled_read_goes_to_another_thread(proxy: Proxy) -> None:
 
 def test_a_store_that_never_answers_is_an_error_not_a_hang(proxy: Proxy) -> None:
     proxy.stall(10_000)
-    patience = Patience(deadline=0.3, total=1.5, first_pause=0.02, longest_pause=0.1)
+    patience = Patience(0.3, longest_deadline=0.3, total=1.5, first_pause=0.02, longest_pause=0.1)
     began = time.monotonic()
     outcome = Outcome(open_source("s3://loaders-fetch"), [Kept(Read("a", 0, 10))], patience)
     assert time.monotonic() - began < 10
@@ -232,5 +234,7 @@ print(time.time())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     left = time.time()
     assert done.returncode == 0, done.stderr
-    assert left - float(done.stdout.split()[-1]) < 2
+    assert (
+        left - float(done.stdout.split()[-1]) < 5
+    )  # 2 on an idle machine; a stuck read would take 30 and more
     assert not done.stderr.strip()
