@@ -7,22 +7,18 @@ next chunk; gathers its rows; widens them to int64; and hands out views, one for
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from loaders.blocks import IGNORED, PartOfRun, Rows
+from loaders.blocks import PartOfRun, Rows
 from loaders.fetch import WATCH_SECONDS, Fetcher
+from loaders.gather import Gather
 from loaders.memory import Memory
 from loaders.schedule import Chunk, Plan, Run
-from loaders.slabs import Slabs
-
-# Gathered rows are widened twice (input_ids, labels) while they are still in the CPU's cache.
-_CACHED_BYTES = 1 << 19
 
 
 class Ready(NamedTuple):
@@ -49,7 +45,7 @@ class Assembler:
         plan: how the span is read; `chunks` its cut, `memory` what they were made for.
         parts: the reads that fill rows with a run.
         fetcher: made with `fail=` this object's `fail`; see `start`.
-        most_rows: of a chunk.
+        gather: makes the batches of a chunk whose runs are all in `memory`.
         ready_batches: how many finished batches may wait.
     """
 
@@ -59,8 +55,7 @@ class Assembler:
         chunks: Iterator[Chunk],
         memory: Memory,
         parts: Callable[[Run, Rows], list[PartOfRun]],
-        slabs: Slabs,
-        most_rows: int,
+        gather: Gather,
         ready_batches: int,
     ) -> None:
         self.span = plan.span
@@ -71,12 +66,8 @@ class Assembler:
         self._plan = plan
         self._chunks = chunks
         self._parts = parts
-        self._slabs = slabs
-        self._most_rows = most_rows
+        self._gather = gather
         self._ready_batches = ready_batches
-        tokens = memory.rows.tokens
-        some = max(1, _CACHED_BYTES // tokens[0].nbytes)
-        self._narrow = np.empty((some, tokens.shape[1]), tokens.dtype)
         self._changed = threading.Condition()
         self._planned: deque[_Planned] = deque()
         self._unasked: deque[tuple[_Planned, Run]] = deque()
@@ -247,55 +238,20 @@ class Assembler:
 
     def _deliver(self, planned: _Planned) -> None:
         chunk, span = planned.chunk, self.span
-        ids, labels = self._gather(chunk)
+        batches = self._gather.batches(chunk, self.memory)
         self.memory.forget(chunk.closed)
         assembled = time.perf_counter_ns()
         marks = (planned.asked, planned.arrived, assembled, time.perf_counter_ns())
-        seq_len, tokens = ids.shape[1], ids.numel()
-        size = span.batch_size * seq_len
         first = span.position_after(chunk.step)
-        batches = zip(_split(ids, span.batch_size), _split(labels, span.batch_size), strict=True)
         ready = [
             Ready(
-                {"input_ids": step_ids, "labels": step_labels},
+                batch,
                 min(first + number * span.global_batch, span.order.samples),
-                min(size, tokens - (number - 1) * size),
+                tokens,
                 marks,
             )
-            for number, (step_ids, step_labels) in enumerate(batches, 1)
+            for number, (batch, tokens) in enumerate(batches, 1)
         ]
         with self._changed:
             self.ready.extend(ready)
             self._changed.notify_all()
-
-    def _gather(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, addresses = self.memory.rows, self.memory.addresses(chunk)
-        shape = (chunk.run.size + chunk.padding, rows.tokens.shape[1])
-        room = self._most_rows * shape[1]
-        ids, ids_array = self._slabs.take(shape, room)
-        labels, labels_array = self._slabs.take(shape, room)
-        size = len(self._narrow)
-        for start in range(0, chunk.run.size, size):
-            part = slice(start, min(start + size, chunk.run.size))
-            some = self._narrow[: part.stop - part.start]
-            # mode="clip": the others make take() work in a buffer of its own first.
-            np.take(rows.tokens, addresses[part], axis=0, out=some, mode="clip")
-            np.copyto(ids_array[part], some)
-            np.copyto(labels_array[part], some)
-            if rows.mask is not None:
-                masked = rows.mask.take(addresses[part], axis=0) == 0
-                np.copyto(labels_array[part], IGNORED, where=masked)
-        ids_array[chunk.run.size :] = 0
-        labels_array[chunk.run.size :] = IGNORED
-        first = chunk.step * self.span.batch_size
-        read = self.span.read_before[first : first + chunk.run.size]
-        for row in np.flatnonzero(read):
-            labels_array[row, : read[row]] = IGNORED
-        return ids, labels
-
-
-def _split(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
-    """`size` rows each, the last perhaps fewer; unbind costs a third of split."""
-    steps, rest = divmod(len(rows), size)
-    whole = rows[: steps * size].view(steps, size, rows.shape[1]).unbind(0)
-    return (*whole, rows[steps * size :]) if rest else whole

@@ -14,6 +14,7 @@ from loaders.blocks import Rows
 from loaders.cache import DiskCache
 from loaders.dataset import TokenDataset
 from loaders.fetch import Fetcher
+from loaders.gather import Gather
 from loaders.memory import Arena, Memory, Resident
 from loaders.order import BLOCK_BYTES
 from loaders.parts import AnyOrder
@@ -229,8 +230,7 @@ def _assembler(
         chunks(plan, most_rows, most_opened),
         memory,
         dataset.parts,
-        kept.slabs,
-        most_rows,
+        Gather(span, kept.slabs, most_rows),
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
     source = dataset.source
