@@ -11,12 +11,13 @@ from torch.utils.data import Dataset
 
 from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
 from loaders.bring import bring
+from loaders.opening import hold_checksums, open_dataset
 from loaders.order import Order
 from loaders.parts import Deal
 from loaders.sampler import PaddingIndex, PartlyRead
 from loaders.schedule import Run
 from loaders.source import Source, open_source
-from shards.dataset import open_dataset
+from shards.store import open_store
 
 Sample = dict[str, torch.Tensor]
 
@@ -45,8 +46,9 @@ class TokenDataset(Dataset[Sample]):
     ) -> None:
         if seq_len < 1:
             raise ValueError(f"seq_len must be at least 1, not {seq_len}")
-        self.stream = open_dataset(os.fspath(uri)).stream(split, source)
-        self.uri = self.stream.dataset.uri
+        self.uri = open_store(os.fspath(uri)).uri
+        opened = open_source(self.uri)
+        self.stream = open_dataset(self.uri, opened).stream(split, source)
         self.seq_len = seq_len
         self.split = split
         self.source_name = source
@@ -57,6 +59,7 @@ class TokenDataset(Dataset[Sample]):
             )
         self.samples = self.stream.tokens // seq_len
         self._process: tuple[int, Source, Checksums] | None = None
+        self._use(opened)
 
     def __repr__(self) -> str:
         source = "" if self.source_name is None else f", source={self.source_name!r}"
@@ -105,9 +108,14 @@ class TokenDataset(Dataset[Sample]):
     def _of_this_process(self) -> tuple[int, Source, Checksums]:
         process = self._process
         if process is None or process[0] != os.getpid():
-            checksums = Checksums(self.stream.dataset.cells)
-            process = self._process = (os.getpid(), open_source(self.uri), checksums)
+            return self._use(open_source(self.uri))
         return process
+
+    def _use(self, source: Source) -> tuple[int, Source, Checksums]:
+        cells = self.stream.dataset.cells
+        hold_checksums(cells, source)
+        self._process = (os.getpid(), source, Checksums(cells))
+        return self._process
 
     def __len__(self) -> int:
         return self.samples

@@ -16,11 +16,16 @@ from shards.errors import CorruptShard, MissingObject, StoreError
 
 @dataclass(frozen=True)
 class Read:
-    """Bytes `start` to `stop` of the object `key` (relative to the dataset's uri)."""
+    """Bytes `start` to `stop` of the object `key` (relative to the dataset's uri).
+
+    Attributes:
+        at_most: the object may end before `stop`; then there are fewer.
+    """
 
     key: str
     start: int
     stop: int
+    at_most: bool = False
 
 
 class TransientError(Exception):
@@ -54,7 +59,8 @@ class Source(Protocol):
     threads: int  # how many reads at once are worth while
 
     def read(self, read: Read, scratch: Scratch) -> memoryview:
-        """Exactly the bytes asked for, perhaps in `scratch` (valid until its next use).
+        """Exactly the bytes asked for, perhaps in `scratch` (valid until its next use); fewer
+        only where the read says `at_most`.
 
         Raises:
             TransientError: worth another try.
@@ -84,6 +90,8 @@ class PathSource:
             done = 0
             while done < len(buffer):
                 count = os.preadv(file.fileno(), [buffer[done:]], read.start + done)
+                if count == 0 and read.at_most:
+                    return buffer[:done]
                 if count == 0:
                     raise short_object(self.uri, read, done)
                 done += count
@@ -111,7 +119,7 @@ def short_object(uri: str, read: Read, got: int) -> CorruptShard:
     """The error for an object that ends `got` bytes into what was asked for."""
     return CorruptShard(
         f"{uri}/{read.key} is cut short: it ends at byte {read.start + got}, "
-        f"bytes {read.start}-{read.stop} were asked for. Fetch or tokenize this shard again."
+        f"bytes {read.start}-{read.stop} were asked for. Restore it, or tokenize it again."
     )
 
 
