@@ -1,4 +1,4 @@
-"""Some parts now, for who waits for them: a dataset's tables, single samples outside of a loader."""
+"""Some parts now, for who waits for them: a dataset's tables, samples outside of a loader."""
 
 import logging
 import threading
@@ -9,7 +9,6 @@ from loaders.attempts import Part
 from loaders.fetch import WATCH_SECONDS, Fetcher
 from loaders.source import Source
 from loaders.stats import FetchCounts
-
 
 # Nobody is told of it otherwise; a store that doesn't answer at all is an error soon after.
 STALL_WARNING_S = 15.0

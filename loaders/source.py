@@ -3,6 +3,7 @@
 A source only reads. Retries, deadlines and checksums belong to `fetch.py`.
 """
 
+import errno
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -70,6 +71,25 @@ class Source(Protocol):
         ...
 
 
+# What a network file system (NFS, Lustre) says when its server is away or has forgotten us. EIO is
+# also a disk's that breaks: then it is said after as many tries as a store that is gone gets.
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.ENOTCONN,
+    errno.ESHUTDOWN,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+}
+
+
 class PathSource:
     """Files under a folder. A file cut short is an exception, never the SIGBUS of a memory map."""
 
@@ -85,23 +105,35 @@ class PathSource:
 
     def read(self, read: Read, scratch: Scratch) -> memoryview:
         buffer = scratch.take(read.stop - read.start)
+        file, done = None, 0
         try:
             file = self._open(read.key)
-            done = 0
             while done < len(buffer):
                 count = os.preadv(file.fileno(), [buffer[done:]], read.start + done)
                 if count == 0 and read.at_most:
                     return buffer[:done]
                 if count == 0:
+                    self._forget(read.key, file)
                     raise short_object(self.uri, read, done)
                 done += count
         except FileNotFoundError as error:
             raise MissingObject(f"{self.uri}/{read.key}: no such file") from error
         except OSError as error:
+            self._forget(read.key, file)
+            if error.errno in _PASSING:
+                raise TransientError(
+                    f"{error.strerror} ({errno.errorcode[error.errno]})"
+                ) from error
             raise StoreError(
                 f"{self.uri}/{read.key}: {error.strerror} (bytes {read.start}-{read.stop})"
             ) from error
         return buffer
+
+    def _forget(self, key: str, file: FileIO | None) -> None:
+        """The next read opens the file again: what it was may be gone, what it is be whole."""
+        with self._lock:
+            if file is not None and self._files.get(key) is file:
+                del self._files[key]
 
     def _open(self, key: str) -> FileIO:
         with self._lock:
