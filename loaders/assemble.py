@@ -7,16 +7,17 @@ next chunk; gathers its rows; widens them to int64; and hands out views, one for
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from loaders.blocks import PartOfRun, Rows
+from loaders.attempts import Part
+from loaders.blocks import Rows
 from loaders.fetch import WATCH_SECONDS, Fetcher
-from loaders.gather import Gather
+from loaders.gather import Batches
 from loaders.memory import Memory
 from loaders.schedule import Chunk, Plan, Run
 
@@ -54,8 +55,8 @@ class Assembler:
         plan: Plan,
         chunks: Iterator[Chunk],
         memory: Memory,
-        parts: Callable[[Run, Rows], list[PartOfRun]],
-        gather: Gather,
+        parts: Callable[[Run, Rows], Sequence[Part]],
+        gather: Batches,
         ready_batches: int,
     ) -> None:
         self.span = plan.span

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
+from loaders.attempts import Part
+from loaders.blocks import IGNORED, Checksums, Rows, parts_of_run
 from loaders.bring import bring
+from loaders.collate import fill
+from loaders.form import Form, Labels
 from loaders.order import Order
 from loaders.parts import Deal
 from loaders.sampler import PaddingIndex, PartlyRead
@@ -34,17 +37,26 @@ class TokenDataset(Dataset[Sample]):
         seq_len: tokens in a sample, at least 1.
         split: `"train"`, or another one that the dataset has.
         source: only the documents of this source; None: all.
+        labels: `"same"`: labels[:, t] is input_ids[:, t], for models that shift them, as HF's do;
+            `"next"`: it is the token behind it, for those that don't.
 
     Raises:
         shards.errors.DatasetError: no dataset there, or none with this split and source.
-        ValueError: the split has fewer than seq_len tokens.
+        ValueError: the split has fewer than seq_len tokens, or an option means nothing.
     """
 
     def __init__(
-        self, uri: str, seq_len: int, *, split: str = "train", source: str | None = None
+        self,
+        uri: str,
+        seq_len: int,
+        *,
+        split: str = "train",
+        source: str | None = None,
+        labels: Labels = "same",
     ) -> None:
         if seq_len < 1:
             raise ValueError(f"seq_len must be at least 1, not {seq_len}")
+        self.form = Form(labels)
         self.stream = open_dataset(os.fspath(uri)).stream(split, source)
         self.uri = self.stream.dataset.uri
         self.seq_len = seq_len
@@ -67,9 +79,15 @@ class TokenDataset(Dataset[Sample]):
 
     @property
     def sample_bytes(self) -> int:
-        """Memory of a sample as it is read: token ids in the shard's dtype, and the loss mask."""
+        """Bytes of a sample as it is stored: token ids in the shard's dtype, and the loss mask."""
         mask = 1 if self.stream.dataset.manifest.loss_mask else 0
         return self.seq_len * (self.stream.dtype.itemsize + mask)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of a sample as it is held: that, and what `form` needs besides."""
+        after = self.stream.dtype.itemsize + 1 if self.form.labels == "next" else 0
+        return self.sample_bytes + after
 
     def deal(self, lanes: int, seed: int, shuffle: bool, max_seq_len: int) -> Deal:
         """The order of its samples, dealt in stretches of `max_seq_len` tokens.
@@ -97,7 +115,11 @@ class TokenDataset(Dataset[Sample]):
         """Where this process reads from."""
         return self._of_this_process()[1]
 
-    def parts(self, run: Run, rows: Rows) -> list[PartOfRun]:
+    def rows(self, samples: int) -> Rows:
+        """Memory for this many samples."""
+        return Rows.empty(self.stream, samples, self.seq_len, self.form)
+
+    def parts(self, run: Run, rows: Rows) -> Sequence[Part]:
         """The reads that fill `rows` with the samples of `run`."""
         checksums = self._of_this_process()[2]
         return parts_of_run(self.stream, checksums, self.seq_len, run, rows)
@@ -119,7 +141,7 @@ class TokenDataset(Dataset[Sample]):
     def __getitem__(self, index: SupportsIndex | slice) -> Sample | list[Sample]:
         """A sample: `input_ids` and `labels`, int64 [seq_len]; a list of them for a slice.
 
-        `labels` equals `input_ids`, with -100 where the dataset's loss mask is 0.
+        `labels` is -100 where the dataset's loss mask is 0, and with `"next"` at the stream's end.
         """
         if isinstance(index, slice):
             return self.__getitems__(range(*index.indices(self.samples)))
@@ -128,7 +150,7 @@ class TokenDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Sample]:
         """Several samples, read side by side: what torch's DataLoader calls for a batch."""
         numbers = [self._number(index) for index in indices]
-        rows = Rows.empty(self.stream, len(numbers), self.seq_len)
+        rows = self.rows(len(numbers))
         parts = [
             part
             for place, number in enumerate(numbers)
@@ -136,10 +158,9 @@ class TokenDataset(Dataset[Sample]):
             for part in self.parts(Run(place, number, 1), rows[place : place + 1])
         ]
         bring(self.source, parts)
-        ids = rows.tokens.astype(np.int64)
-        labels = ids.copy()
-        if rows.mask is not None:
-            labels[rows.mask == 0] = IGNORED
+        ids = np.empty((len(numbers), self.seq_len), np.int64)
+        labels = np.empty_like(ids)
+        fill(self.form, rows, np.arange(len(numbers)), ids, labels)
         padding = np.array(numbers, np.int64) < 0
         ids[padding], labels[padding] = 0, IGNORED
         for row, index in zip(labels, indices, strict=True):

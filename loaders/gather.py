@@ -1,6 +1,7 @@
 """Rows in memory -> the batches of a chunk: gathered, widened to int64, handed out as views."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from loaders.slabs import Slabs
 _CACHED_BYTES = 1 << 19
 
 Batch = dict[str, torch.Tensor]
+
+
+class Batches(Protocol):
+    """Makes the batches of one iteration's chunks: `Gather`, or `collate.Collate`."""
+
+    def batches(self, chunk: Chunk, memory: Memory) -> list[tuple[Batch, int]]:
+        """The chunk's batches in order, each with its number of tokens, padding rows included."""
+        ...
 
 
 class Gather:
