@@ -35,12 +35,15 @@ class Rows:
         mask: uint8 [samples, seq_len], 0 where a token's loss doesn't count; None: it all does.
         after: [samples], the token behind each sample, for labels that are one token ahead.
         after_counts: uint8 [samples], 0 where there is none, or its loss doesn't count.
+        begins: uint8 [samples, seq_len + 1], 1 where a document begins, the token behind included;
+            for masks of documents.
     """
 
     tokens: Array
     mask: npt.NDArray[np.uint8] | None
     after: Array | None = None
     after_counts: npt.NDArray[np.uint8] | None = None
+    begins: npt.NDArray[np.uint8] | None = None
 
     def __getitem__(self, part: slice) -> "Rows":
         return Rows(
@@ -48,7 +51,14 @@ class Rows:
             None if self.mask is None else self.mask[part],
             None if self.after is None else self.after[part],
             None if self.after_counts is None else self.after_counts[part],
+            None if self.begins is None else self.begins[part],
         )
+
+    def clear(self) -> None:
+        """All of it padding."""
+        for memory in (self.tokens, self.mask, self.after, self.after_counts, self.begins):
+            if memory is not None:
+                memory[:] = 0
 
     @classmethod
     def empty(cls, stream: Stream, samples: int, seq_len: int, form: Form) -> "Rows":
@@ -60,6 +70,7 @@ class Rows:
             np.empty(shape, np.uint8) if mask else None,
             np.empty(samples, stream.dtype) if after else None,
             np.empty(samples, np.uint8) if after else None,
+            np.empty((samples, seq_len + 1), np.uint8) if form.document_mask else None,
         )
 
 
@@ -72,13 +83,13 @@ class Checksums:
         self._lock = Lock()
         self.whole = cells.bytes <= WHOLE_TABLE_BYTES
 
-    def read(self, column: str, piece: Piece) -> Read:
-        """Where the checksums of a piece lie, for tables that are not held."""
-        start, stop = self._cells.byte_range(column, piece.cell_start, piece.cell_stop)
+    def read(self, column: str, start: int, stop: int) -> Read:
+        """Where rows [start, stop) of a column lie, for tables that are not held."""
+        start, stop = self._cells.byte_range(column, start, stop)
         return Read(self._cells.path, start, stop)
 
-    def held(self, column: str, piece: Piece) -> Hashes:
-        """The checksums of a piece. The first call reads the table; the others wait for it."""
+    def held(self, column: str, start: int, stop: int) -> Hashes:
+        """Rows [start, stop) of a column. The first call reads the table, the others wait."""
         values = self._held.get(column)
         if values is None:
             with self._lock:
@@ -86,7 +97,7 @@ class Checksums:
                 if values is None:
                     values = self._cells.read(column, 0, self._cells.rows)
                     self._held[column] = values
-        return values[piece.cell_start : piece.cell_stop]
+        return values[start:stop]
 
 
 class PartOfRun:
@@ -112,7 +123,8 @@ class PartOfRun:
             runs.append((_MASK, piece.mask_start, piece.mask_stop))
         self.reads = [Read(piece.path, start, stop) for _, start, stop in runs]
         if not checksums.whole:
-            self.reads += [checksums.read(column, piece) for column, _, _ in runs]
+            rows = piece.cell_start, piece.cell_stop
+            self.reads += [checksums.read(column, *rows) for column, _, _ in runs]
 
     def land(self, data: Sequence[memoryview | bytes]) -> None:
         """Verifies the bytes and puts tokens and mask in their place. Raises CorruptShard."""
@@ -124,18 +136,23 @@ class PartOfRun:
 
     def _hashes(self, column: str, number: int, data: Sequence[memoryview | bytes]) -> Hashes:
         if self._checksums.whole:
-            return self._checksums.held(column, self._piece)
+            return self._checksums.held(column, self._piece.cell_start, self._piece.cell_stop)
         return np.frombuffer(data[len(data) // 2 + number], "<u8")
+
+
+def tokens_of_run(stream: Stream, seq_len: int, run: Run, rows: Rows) -> tuple[int, int]:
+    """The first token of a run, and the end of its last; one more where `rows` need it."""
+    stop = (run.first + run.count) * seq_len
+    return run.first * seq_len, stop if rows.after is None else min(stop + 1, stream.tokens)
 
 
 def parts_of_run(
     stream: Stream, checksums: Checksums, seq_len: int, run: Run, rows: Rows
 ) -> list[PartOfRun]:
     """The parts that fill `rows` (of `run.count` samples) with a run's tokens."""
-    start, stop = run.first * seq_len, (run.first + run.count) * seq_len
+    start, stop = tokens_of_run(stream, seq_len, run, rows)
     if rows.after_counts is not None:
         rows.after_counts[:] = 0
-        stop = min(stop + 1, stream.tokens)
     parts, filled = [], 0
     for piece in stream.pieces(start, stop):
         put = _Put(rows, filled)

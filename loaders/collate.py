@@ -5,6 +5,7 @@ What a batch has is decided by the dataset's `Form`; for the plain one `gather.G
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from loaders.blocks import IGNORED, Rows
 from loaders.form import Form
@@ -37,16 +38,15 @@ class Collate:
         size, addresses = self._span.batch_size, memory.addresses(chunk)
         rows, length = len(addresses) + chunk.padding, memory.rows.tokens.shape[1]
         room = self._most_rows * length
-        ids, ids_array = self._slabs.take((rows, length), room)
-        labels, labels_array = self._slabs.take((rows, length), room)
+        taken = {name: self._slabs.take((rows, length), room) for name in self._form.keys}
         found: list[tuple[Batch, int]] = []
         for first in range(0, rows, size):
-            part = slice(first, min(first + size, rows))
-            real = addresses[part]
-            fill(self._form, memory.rows, real, ids_array[part], labels_array[part])
-            self._take_back(chunk.step * size + first, labels_array[part])
-            batch = {"input_ids": ids[part], "labels": labels[part]}
-            found.append((batch, ids[part].numel()))
+            part = slice(first, first + size)
+            arrays = {name: array[part] for name, (_, array) in taken.items()}
+            fill(self._form, memory.rows, addresses[part], arrays)
+            self._take_back(chunk.step * size + first, arrays["labels"])
+            batch: Batch = {name: tensor[part] for name, (tensor, _) in taken.items()}
+            found.append((finish(self._form, batch), batch["input_ids"].numel()))
         return found
 
     def _take_back(self, first: int, labels: Ints) -> None:
@@ -58,24 +58,78 @@ class Collate:
             labels[row, : read[row]] = IGNORED
 
 
-def fill(form: Form, rows: Rows, addresses: Ints, ids: Ints, labels: Ints) -> None:
-    """Writes input_ids and labels, int64 [batch, seq_len], of the rows at these addresses.
+def fill(form: Form, rows: Rows, addresses: Ints, made: dict[str, Ints]) -> None:
+    """Writes the keys of a form, int64 [batch, seq_len] each, from the rows at these addresses.
 
-    What the batch has more is padding: `input_ids` 0, `labels` -100.
+    What the batch has more is padding: `input_ids` 0, `labels` -100, one document a row.
     """
     real = len(addresses)
+    ids, labels = made["input_ids"], made["labels"]
     ids[real:], labels[real:] = 0, IGNORED
     np.copyto(ids[:real], rows.tokens[addresses])
+    _label(form, rows, addresses, ids[:real], labels[:real])
+    if form.document_mask:
+        assert rows.begins is not None
+        begins = np.zeros(ids.shape, bool)
+        begins[:real] = rows.begins[addresses, :-1]
+        begins[:, 0] = True
+        column = np.arange(ids.shape[1])
+        first = np.maximum.accumulate(np.where(begins, column, 0), axis=1)
+        np.subtract(column, first, out=made["position_ids"])
+
+
+def _label(form: Form, rows: Rows, addresses: Ints, ids: Ints, labels: Ints) -> None:
     mask = None if rows.mask is None else rows.mask[addresses]
+    begins = None if rows.begins is None else rows.begins[addresses]
     if form.labels == "same":
-        np.copyto(labels[:real], ids[:real])
+        np.copyto(labels, ids)
+        if begins is not None:
+            begins = begins[:, :-1]
+    else:
+        assert rows.after is not None
+        assert rows.after_counts is not None
+        np.copyto(labels[:, :-1], ids[:, 1:])
+        labels[:, -1] = rows.after[addresses]
+        labels[:, -1][rows.after_counts[addresses] == 0] = IGNORED
+        if begins is not None:
+            begins = begins[:, 1:]
         if mask is not None:
-            np.copyto(labels[:real], IGNORED, where=mask == 0)
-        return
-    assert rows.after is not None
-    assert rows.after_counts is not None
-    np.copyto(labels[:real, :-1], ids[:real, 1:])
-    labels[:real, -1] = rows.after[addresses]
-    labels[:real, -1][rows.after_counts[addresses] == 0] = IGNORED
+            ones = np.ones((len(mask), 1), np.uint8)
+            mask = np.concatenate([mask[:, 1:], ones], axis=1)
     if mask is not None:
-        np.copyto(labels[:real, :-1], IGNORED, where=mask[:, 1:] == 0)
+        np.copyto(labels, IGNORED, where=mask == 0)
+    if begins is not None:
+        np.copyto(labels, IGNORED, where=begins == 1)
+
+
+def finish(form: Form, batch: Batch) -> Batch:
+    """Adds to a batch what is not one row for each sample."""
+    if form.document_mask:
+        batch |= document_lengths(batch["position_ids"])
+    return batch
+
+
+def document_lengths(position_ids: torch.Tensor) -> Batch:
+    """What kernels for sequences of different lengths take; of the rows one after the other.
+
+    Args:
+        position_ids: int64 [batch, seq_len], 0 where a document or a row begins.
+
+    Returns:
+        `cu_seqlens`: int32 [documents + 1], where each begins in the flattened batch, then its end;
+        `max_seqlen`: tokens of the longest. The same under the names of transformers' flash
+        attention: `cu_seq_lens_q`, `cu_seq_lens_k`, `max_length_q`, `max_length_k`.
+    """
+    starts = np.flatnonzero(position_ids.numpy() == 0)
+    ends = np.append(starts, position_ids.numel()).astype(np.int32)
+    cumulated, longest = torch.from_numpy(ends), int(np.diff(ends).max(initial=0))
+    if position_ids.is_pinned():
+        cumulated = cumulated.pin_memory()
+    return {
+        "cu_seqlens": cumulated,
+        "max_seqlen": longest,
+        "cu_seq_lens_q": cumulated,
+        "cu_seq_lens_k": cumulated,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }

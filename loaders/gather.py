@@ -1,7 +1,7 @@
 """Rows in memory -> the batches of a chunk: gathered, widened to int64, handed out as views."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from loaders.slabs import Slabs
 # Gathered rows are widened twice (input_ids, labels) while they are still in the CPU's cache.
 _CACHED_BYTES = 1 << 19
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]  # tensors, and numbers that are about all of it
 
 
 class Batches(Protocol):
