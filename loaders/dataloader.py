@@ -170,8 +170,9 @@ _REFUSED = {
 class TokenDataLoader(DataLoader):
     """Batches of a `TokenDataset`: dicts `input_ids`, `labels`, int64 [batch_size, seq_len].
 
-    `labels` is a tensor of its own, equal to `input_ids`, with -100 where the dataset's loss mask
-    is 0 and in padding rows. The tensors of a batch stay valid as long as anyone holds them.
+    `labels` is a tensor of its own, equal to `input_ids` or one token ahead (see `TokenDataset`),
+    with -100 where the dataset's loss mask is 0 and in padding rows. The tensors of a batch stay
+    valid as long as anyone holds them. Other keys are the dataset's choice: see `TokenDataset`.
 
     torch's arguments, over a TokenDataset:
         batch_size: rows of a batch on this rank; not None.
@@ -261,6 +262,7 @@ class TokenDataLoader(DataLoader):
             dataset,
             size,
             sampler=sampler,
+            collate_fn=None if dataset.form.plain else dataset.collate,
             drop_last=torchs["drop_last"],
             pin_memory=torchs["pin_memory"],
         )

@@ -11,11 +11,10 @@ from functools import partial
 import torch
 
 from loaders.assemble import Assembler, Ready
-from loaders.blocks import Rows
 from loaders.cache import DiskCache
+from loaders.collate import gather_of
 from loaders.dataset import TokenDataset
 from loaders.fetch import Fetcher
-from loaders.gather import Gather
 from loaders.memory import Arena, Memory, Resident
 from loaders.order import BLOCK_BYTES
 from loaders.parts import AnyOrder
@@ -55,14 +54,14 @@ class Budget:
         Raises:
             ValueError: too few bytes for the blocks that have to be in memory at once.
         """
-        slot_bytes = order.block * dataset.sample_bytes
+        slot_bytes = order.block * dataset.row_bytes
         open_runs = StreamingPlan.open_runs(order, world_size)
         opened = StreamingPlan.runs_for_a_batch(order, world_size, batch)
         needed = open_runs + opened
         if limit is None:
             # A quarter more than is open, to read ahead: lanes change blocks one after the other.
             limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
-        if order.samples * dataset.sample_bytes <= limit:
+        if order.samples * dataset.row_bytes <= limit:
             run_samples = max(1, BLOCK_BYTES // dataset.sample_bytes)
             return cls(None, run_samples, open_runs)
         if limit // slot_bytes < needed:
@@ -231,7 +230,7 @@ def _assembler(
         chunks(plan, most_rows, most_opened),
         memory,
         dataset.parts,
-        partial(Gather, span, kept.slabs, most_rows),
+        partial(gather_of, dataset.form, span, kept.slabs, most_rows),
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
     source = dataset.source
@@ -251,13 +250,13 @@ def _memory(dataset: TokenDataset, span: Span, budget: Budget, kept: Kept) -> tu
     """A resident split grows over iterations; an arena has one user at a time."""
     if budget.slots is None:
         if kept.resident is None:
-            rows = Rows.empty(dataset.stream, span.order.samples, dataset.seq_len)
+            rows = dataset.rows(span.order.samples)
             kept.resident = Resident(rows, budget.slot_samples)
         resident = kept.resident
         return resident, ResidentPlan(span, resident.run_samples, resident.held)
     arena, kept.arena = kept.arena, None
     if arena is None:
-        rows = Rows.empty(dataset.stream, budget.slots * budget.slot_samples, dataset.seq_len)
+        rows = dataset.rows(budget.slots * budget.slot_samples)
         arena = Arena(rows, budget.slots, budget.slot_samples)
     else:
         arena.forget_all()
