@@ -11,14 +11,15 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 
-from loaders.blocks import PartOfRun, Rows
+from loaders.attempts import Part
+from loaders.blocks import Rows
 from loaders.fetch import WATCH_SECONDS, Fetcher
-from loaders.gather import Batch, Gather
+from loaders.gather import Batch, Batches
 from loaders.memory import Memory
 from loaders.schedule import Chunk, Plan, Run
 
@@ -58,8 +59,8 @@ class Assembler:
         plan: Plan,
         chunks: Iterator[Chunk],
         memory: Memory,
-        parts: Callable[[Run, Rows], list[PartOfRun]],
-        gather: Callable[[], Gather],
+        parts: Callable[[Run, Rows], Sequence[Part]],
+        gather: Callable[[], Batches],
         ready_batches: int,
     ) -> None:
         self.span = plan.span
@@ -172,7 +173,7 @@ class Assembler:
         self._claimed.append(planned)
         return planned
 
-    def _make(self, planned: _Planned, gather: Gather) -> None:
+    def _make(self, planned: _Planned, gather: Batches) -> None:
         """The batches of a claimed chunk; queues them when those before are."""
         batches, tokens = gather.batches(planned.chunk, self.memory)
         assembled = time.perf_counter_ns()
@@ -193,6 +194,7 @@ class Assembler:
         while self._claimed and self._claimed[0].ready is not None:
             made = self._claimed.popleft()
             self.ready.extend(made.ready or ())
+            made.ready = []  # batches are held by who takes them alone
             # Only now: a run that is closed here is used by the chunks before as well.
             self._closed_runs.append(made.chunk.closed)
         self._finished = self._nothing_left and not self._claimed

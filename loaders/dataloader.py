@@ -17,6 +17,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from loaders.cache import DiskCache
 from loaders.dataset import TokenDataset
+from loaders.device import CudaCopies, cuda_device
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
 from loaders.order import DEFAULT_LANES, check_world_size
 from loaders.repeat import endless
@@ -44,6 +45,7 @@ class _Own:
     stall_warning_s: float = 60.0
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int | None = None
+    device: torch.device | str | int | None = None
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -95,6 +97,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         stall_warning_s: float = 60.0,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
+        device: torch.device | str | int | None = None,
     ) -> None:
         own = _Own(
             seed=seed,
@@ -107,6 +110,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             stall_warning_s=stall_warning_s,
             cache_dir=cache_dir,
             cache_bytes=cache_bytes,
+            device=device,
         )
         torchs = {
             "shuffle": shuffle,
@@ -170,8 +174,9 @@ _REFUSED = {
 class TokenDataLoader(DataLoader):
     """Batches of a `TokenDataset`: dicts `input_ids`, `labels`, int64 [batch_size, seq_len].
 
-    `labels` is a tensor of its own, equal to `input_ids`, with -100 where the dataset's loss mask
-    is 0 and in padding rows. The tensors of a batch stay valid as long as anyone holds them.
+    `labels` is a tensor of its own, equal to `input_ids` or one token ahead (see `TokenDataset`),
+    with -100 where the dataset's loss mask is 0 and in padding rows. The tensors of a batch stay
+    valid as long as anyone holds them. Other keys are the dataset's choice: see `TokenDataset`.
 
     torch's arguments, over a TokenDataset:
         batch_size: rows of a batch on this rank; not None.
@@ -209,6 +214,8 @@ class TokenDataLoader(DataLoader):
             `loaders.iterator`) that says what is being waited for; 0: never.
         cache_dir, cache_bytes: a folder on a local disk that keeps what was read, and how many
             bytes of it, over all processes that use the folder. None: nothing is kept.
+        device: batches come on this CUDA device, copied on a stream of their own while the steps
+            before run. Without CUDA, or with "cpu", they stay where they are.
 
     As an attribute it shows what a loader without workers would (`num_workers` 0, `timeout` 0), and
     `sampler` is its order, so that whoever rebuilds it as a torch DataLoader gets the same samples.
@@ -235,6 +242,7 @@ class TokenDataLoader(DataLoader):
             Budget.of, dataset, world_size=world_size, batch=size, limit=own.prefetch_bytes
         )
         self._progress = Progress()
+        device = cuda_device(own.device)
         prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
         self._settings = Settings(
             budget=self._budget(deal.rows()),
@@ -243,9 +251,10 @@ class TokenDataLoader(DataLoader):
             timeout=torchs["timeout"],
             stall_warning=_not_negative("stall_warning_s", own.stall_warning_s),
             cache=_cache(dataset, own, self._stats),
+            copies=None if device is None else CudaCopies(device),
         )
-        pinned = torchs["pin_memory"] and torch.cuda.is_available()
-        self._kept = Kept(Slabs(pinned=pinned))
+        pinned = device is not None or (torchs["pin_memory"] and torch.cuda.is_available())
+        self._kept = Kept(Slabs(pinned=pinned, narrow=device is not None))
         self._last: weakref.ref[TokenIterator] | None = None
         sampler = OrderSampler(
             dataset,
@@ -261,6 +270,7 @@ class TokenDataLoader(DataLoader):
             dataset,
             size,
             sampler=sampler,
+            collate_fn=None if dataset.form.plain else dataset.collate,
             drop_last=torchs["drop_last"],
             pin_memory=torchs["pin_memory"],
         )

@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from loaders.blocks import IGNORED, Checksums, PartOfRun, Rows, parts_of_run
+from loaders.attempts import Part
+from loaders.blocks import IGNORED, Checksums, Rows, parts_of_run, tokens_of_run
 from loaders.bring import bring
+from loaders.collate import fill, finish
+from loaders.form import Form, Labels
 from loaders.opening import hold_checksums, open_dataset
 from loaders.order import Order
 from loaders.parts import Deal
 from loaders.sampler import PaddingIndex, PartlyRead
 from loaders.schedule import Run
 from loaders.source import Source, open_source
+from loaders.starts import starts_of_run
 from shards.store import open_store
 
 Sample = dict[str, torch.Tensor]
@@ -35,17 +39,30 @@ class TokenDataset(Dataset[Sample]):
         seq_len: tokens in a sample, at least 1.
         split: `"train"`, or another one that the dataset has.
         source: only the documents of this source; None: all.
+        labels: `"same"`: labels[:, t] is input_ids[:, t], for models that shift them, as HF's do;
+            `"next"`: it is the token behind it, for those that don't.
+        document_mask: batches say where documents begin, for attention inside each of them:
+            `position_ids`, int64 as `input_ids`, and what `loaders.collate.document_lengths` makes
+            of them. No label is predicted over the end of a document.
 
     Raises:
         shards.errors.DatasetError: no dataset there, or none with this split and source.
-        ValueError: the split has fewer than seq_len tokens.
+        ValueError: the split has fewer than seq_len tokens, or an option means nothing.
     """
 
     def __init__(
-        self, uri: str, seq_len: int, *, split: str = "train", source: str | None = None
+        self,
+        uri: str,
+        seq_len: int,
+        *,
+        split: str = "train",
+        source: str | None = None,
+        labels: Labels = "same",
+        document_mask: bool = False,
     ) -> None:
         if seq_len < 1:
             raise ValueError(f"seq_len must be at least 1, not {seq_len}")
+        self.form = Form(labels, document_mask)
         self.uri = open_store(os.fspath(uri)).uri
         opened = open_source(self.uri)
         self.stream = open_dataset(self.uri, opened).stream(split, source)
@@ -70,9 +87,16 @@ class TokenDataset(Dataset[Sample]):
 
     @property
     def sample_bytes(self) -> int:
-        """Memory of a sample as it is read: token ids in the shard's dtype, and the loss mask."""
+        """Bytes of a sample as it is stored: token ids in the shard's dtype, and the loss mask."""
         mask = 1 if self.stream.dataset.manifest.loss_mask else 0
         return self.seq_len * (self.stream.dtype.itemsize + mask)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of a sample as it is held: that, and what `form` needs besides."""
+        after = self.stream.dtype.itemsize + 1 if self.form.labels == "next" else 0
+        begins = self.seq_len + 1 if self.form.document_mask else 0
+        return self.sample_bytes + after + begins
 
     def deal(self, lanes: int, seed: int, shuffle: bool, max_seq_len: int) -> Deal:
         """The order of its samples, dealt in stretches of `max_seq_len` tokens.
@@ -100,10 +124,18 @@ class TokenDataset(Dataset[Sample]):
         """Where this process reads from."""
         return self._of_this_process()[1]
 
-    def parts(self, run: Run, rows: Rows) -> list[PartOfRun]:
+    def rows(self, samples: int) -> Rows:
+        """Memory for this many samples."""
+        return Rows.empty(self.stream, samples, self.seq_len, self.form)
+
+    def parts(self, run: Run, rows: Rows) -> Sequence[Part]:
         """The reads that fill `rows` with the samples of `run`."""
         checksums = self._of_this_process()[2]
-        return parts_of_run(self.stream, checksums, self.seq_len, run, rows)
+        parts: list[Part] = [*parts_of_run(self.stream, checksums, self.seq_len, run, rows)]
+        if self.form.document_mask:
+            start, stop = tokens_of_run(self.stream, self.seq_len, run, rows)
+            parts += starts_of_run(self.stream, checksums, start, stop, rows)
+        return parts
 
     def _of_this_process(self) -> tuple[int, Source, Checksums]:
         process = self._process
@@ -125,9 +157,10 @@ class TokenDataset(Dataset[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Sample | list[Sample]:
-        """A sample: `input_ids` and `labels`, int64 [seq_len]; a list of them for a slice.
+        """A sample: `input_ids`, `labels`, with `document_mask` also `position_ids`, int64
+        [seq_len]; a list of them for a slice.
 
-        `labels` equals `input_ids`, with -100 where the dataset's loss mask is 0.
+        `labels` is -100 where the dataset's loss mask is 0, and with `"next"` at the stream's end.
         """
         if isinstance(index, slice):
             return self.__getitems__(range(*index.indices(self.samples)))
@@ -136,27 +169,34 @@ class TokenDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Sample]:
         """Several samples, read side by side: what torch's DataLoader calls for a batch."""
         numbers = [self._number(index) for index in indices]
-        rows = Rows.empty(self.stream, len(numbers), self.seq_len)
-        parts = [
-            part
-            for place, number in enumerate(numbers)
-            if number >= 0
-            for part in self.parts(Run(place, number, 1), rows[place : place + 1])
-        ]
+        rows = self.rows(len(numbers))
+        parts: list[Part] = []
+        for place, number in enumerate(numbers):
+            row = rows[place : place + 1]
+            if number < 0:
+                row.clear()
+            else:
+                parts += self.parts(Run(place, number, 1), row)
         bring(self.source, parts)
-        ids = rows.tokens.astype(np.int64)
-        labels = ids.copy()
-        if rows.mask is not None:
-            labels[rows.mask == 0] = IGNORED
+        made = {name: np.empty((len(numbers), self.seq_len), np.int64) for name in self.form.keys}
+        fill(self.form, rows, np.arange(len(numbers)), made)
         padding = np.array(numbers, np.int64) < 0
-        ids[padding], labels[padding] = 0, IGNORED
-        for row, index in zip(labels, indices, strict=True):
+        labels = made["labels"]
+        labels[padding] = IGNORED
+        for row_labels, index in zip(labels, indices, strict=True):
             if isinstance(index, PartlyRead):
-                row[: index.read] = IGNORED
+                row_labels[: index.read] = IGNORED
+        tensors = {name: torch.from_numpy(array).unbind() for name, array in made.items()}
         return [
-            {"input_ids": torch.from_numpy(row), "labels": torch.from_numpy(row_labels)}
-            for row, row_labels in zip(ids, labels, strict=True)
+            {name: rows[number] for name, rows in tensors.items()} for number in range(len(numbers))
         ]
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """A batch of samples, with the keys that are about all of it: a `collate_fn` for torch's
+        own DataLoader, which needs none otherwise.
+        """
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in self.form.keys}
+        return finish(self.form, batch)
 
     def _number(self, index: SupportsIndex) -> int:
         """The sample's number; -1 for a padding row."""

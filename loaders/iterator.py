@@ -7,15 +7,16 @@ import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 
-from loaders.assemble import Assembler, Ready
-from loaders.blocks import Rows
+from loaders.assemble import Assembler, Marks, Ready
 from loaders.cache import DiskCache
+from loaders.collate import gather_of
 from loaders.dataset import TokenDataset
+from loaders.device import AHEAD, Copies
 from loaders.fetch import Fetcher
-from loaders.gather import Gather
 from loaders.memory import Arena, Memory, Resident
 from loaders.order import BLOCK_BYTES
 from loaders.parts import AnyOrder
@@ -55,14 +56,14 @@ class Budget:
         Raises:
             ValueError: too few bytes for the blocks that have to be in memory at once.
         """
-        slot_bytes = order.block * dataset.sample_bytes
+        slot_bytes = order.block * dataset.row_bytes
         open_runs = StreamingPlan.open_runs(order, world_size)
         opened = StreamingPlan.runs_for_a_batch(order, world_size, batch)
         needed = open_runs + opened
         if limit is None:
             # A quarter more than is open, to read ahead: lanes change blocks one after the other.
             limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
-        if order.samples * dataset.sample_bytes <= limit:
+        if order.samples * dataset.row_bytes <= limit:
             run_samples = max(1, BLOCK_BYTES // dataset.sample_bytes)
             return cls(None, run_samples, open_runs)
         if limit // slot_bytes < needed:
@@ -94,6 +95,7 @@ class Settings:
     timeout: float  # seconds, 0: none
     stall_warning: float  # seconds, 0: none
     cache: DiskCache | None
+    copies: Copies | None = None  # to a device
 
 
 class TokenIterator:
@@ -122,6 +124,8 @@ class TokenIterator:
         self._stall_warning = settings.stall_warning or None
         self._assembler = _assembler(dataset, span, settings, kept, stats)
         self._ready: deque[Ready] = self._assembler.ready
+        self._copies = settings.copies
+        self._copied: deque[tuple[Any, int, int, Marks]] = deque()
         self._finalizer = weakref.finalize(self, self._assembler.close)
 
     def __iter__(self) -> "TokenIterator":
@@ -133,19 +137,34 @@ class TokenIterator:
 
     def __next__(self) -> dict[str, torch.Tensor]:
         began = time.perf_counter_ns()
-        try:
-            batch, position, tokens, marks = self._ready.popleft()
-        except IndexError:
-            batch, position, tokens, marks = self._wait()
-        assembler = self._assembler
-        if len(self._ready) <= assembler.room_below:
-            assembler.make_room()
+        batch, position, tokens, marks = (
+            self._take() if self._copies is None else self._take_copied(self._copies)
+        )
         self._step = step = self._step + 1
         self._progress.delivered(self._token, position, last=step == self._steps)
         self._stats.delivered(marks, tokens, began)
         if step == 1:
             self._stats.first_batch_ns = time.perf_counter_ns() - self._began
         return batch
+
+    def _take(self) -> Ready:
+        try:
+            ready = self._ready.popleft()
+        except IndexError:
+            ready = self._wait()
+        assembler = self._assembler
+        if len(self._ready) <= assembler.room_below:
+            assembler.make_room()
+        return ready
+
+    def _take_copied(self, copies: Copies) -> Ready:
+        """Starts the copies of the next batches, as far as they are ready, and takes the first."""
+        copied = self._copied
+        while len(copied) <= AHEAD and (self._ready or not copied):
+            batch, position, tokens, marks = self._take()
+            copied.append((copies.start(batch), position, tokens, marks))
+        started, position, tokens, marks = copied.popleft()
+        return copies.take(started), position, tokens, marks
 
     def move(self, token: object) -> None:
         """From now on it moves the progress. `token` is from `progress.restart()`: the newest
@@ -231,7 +250,7 @@ def _assembler(
         chunks(plan, most_rows, most_opened),
         memory,
         dataset.parts,
-        partial(Gather, span, kept.slabs, most_rows),
+        partial(gather_of, dataset.form, span, kept.slabs, most_rows),
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
     source = dataset.source
@@ -251,13 +270,13 @@ def _memory(dataset: TokenDataset, span: Span, budget: Budget, kept: Kept) -> tu
     """A resident split grows over iterations; an arena has one user at a time."""
     if budget.slots is None:
         if kept.resident is None:
-            rows = Rows.empty(dataset.stream, span.order.samples, dataset.seq_len)
+            rows = dataset.rows(span.order.samples)
             kept.resident = Resident(rows, budget.slot_samples)
         resident = kept.resident
         return resident, ResidentPlan(span, resident.run_samples, resident.held)
     arena, kept.arena = kept.arena, None
     if arena is None:
-        rows = Rows.empty(dataset.stream, budget.slots * budget.slot_samples, dataset.seq_len)
+        rows = dataset.rows(budget.slots * budget.slot_samples)
         arena = Arena(rows, budget.slots, budget.slot_samples)
     else:
         arena.forget_all()

@@ -239,6 +239,7 @@ class Stream:
         tokens_at, first_cell = int(index.tokens_at[shard]), int(index.first_cell[shard])
         mask_at = int(index.loss_mask_at[shard])
         return Piece(
+            shard=shard,
             uri=self.dataset.uri,
             path=self.dataset.path(shard),
             dtype=dtype,
@@ -258,6 +259,7 @@ class Piece:
     """A token range of one shard, and the bytes that hold it, rounded outward to cells.
 
     Attributes:
+        shard: row of the index.
         path: key of the shard below `uri`.
         start, stop: token numbers in the shard.
         byte_start, byte_stop: of the tokens, in the shard file.
@@ -265,6 +267,7 @@ class Piece:
         cell_start, cell_stop: rows of the cells table.
     """
 
+    shard: int
     uri: str
     path: str
     dtype: np.dtype[np.uint16] | np.dtype[np.uint32]
