@@ -30,7 +30,7 @@ def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> An
 
 
 def dataset_on(s3: S3Server) -> TokenDataset:
-    return token_dataset(s3.bucket("loaders-client") + "/tokens", 60_000, seq_len=SEQ_LEN)
+    return token_dataset(s3.bucket("loaders-client") + "/tokens", 30_000, seq_len=SEQ_LEN)
 
 
 def write_profile(file: Path, token: str) -> None:
