@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -97,16 +98,16 @@ def read_packs(stream: Stream, key: PackKey, pack_dir: str | None) -> Packs:
 
 def command(uri: str, key: PackKey, pack_dir: str | None) -> str:
     """What a person types to make the plan."""
-    words = [f"python -m loaders pack {uri} --seq-len {key.seq_len}"]
+    words = ["python", "-m", "loaders", "pack", uri, "--seq-len", str(key.seq_len)]
     if key.packing != "best_fit":
-        words.append(f"--packing {key.packing}")
+        words += ["--packing", key.packing]
     if key.split != "train":
-        words.append(f"--split {key.split}")
+        words += ["--split", key.split]
     if key.source is not None:
-        words.append(f"--source {key.source}")
+        words += ["--source", key.source]
     if pack_dir is not None:
-        words.append(f"--pack-dir {pack_dir}")
-    return " ".join(words)
+        words += ["--pack-dir", pack_dir]
+    return shlex.join(words)
 
 
 def _parse(data: bytes) -> tuple[dict[str, Any], Ints]:
