@@ -35,16 +35,16 @@ class Collate:
         self._slabs = slabs
         self._most_rows = most_rows
 
-    def batches(self, chunk: Chunk, memory: Memory) -> list[tuple[Batch, int]]:
-        """The chunk's batches in order, each with its number of tokens, padding rows included."""
+    def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
+        """The chunk's batches in order, and their numbers of tokens, padding rows included."""
         size, addresses = self._span.batch_size, memory.addresses(chunk)
         rows = len(addresses) + chunk.padding
-        found: list[tuple[Batch, int]] = []
+        found: list[Batch] = []
         for first, tensors, arrays in self._memory(rows, addresses, memory.rows):
             fill(self._form, memory.rows, addresses[first : first + size], arrays)
             self._take_back(chunk.step * size + first, arrays["labels"])
-            found.append((finish(self._form, tensors), tensors["input_ids"].numel()))
-        return found
+            found.append(finish(self._form, tensors))
+        return found, [batch["input_ids"].numel() for batch in found]
 
     def _memory(
         self, rows: int, addresses: Ints, held: Rows

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -130,18 +131,18 @@ class TokenIterator:
     def __next__(self) -> dict[str, torch.Tensor]:
         began = time.perf_counter_ns()
         try:
-            ready = self._ready.popleft()
+            batch, position, tokens, marks = self._ready.popleft()
         except IndexError:
-            ready = self._wait()
+            batch, position, tokens, marks = self._wait()
         assembler = self._assembler
         if len(self._ready) <= assembler.room_below:
             assembler.make_room()
-        self._step += 1
-        self._progress.delivered(self._token, ready.position, last=self._step == self._steps)
-        self._stats.delivered(ready.marks, ready.tokens, began)
-        if self._step == 1:
+        self._step = step = self._step + 1
+        self._progress.delivered(self._token, position, last=step == self._steps)
+        self._stats.delivered(marks, tokens, began)
+        if step == 1:
             self._stats.first_batch_ns = time.perf_counter_ns() - self._began
-        return ready.batch
+        return batch
 
     def move(self, token: object) -> None:
         """From now on it moves the progress. `token` is from `progress.restart()`: the newest
@@ -227,7 +228,7 @@ def _assembler(
         chunks(plan, most_rows, most_opened),
         memory,
         dataset.parts,
-        gather_of(dataset.form, span, kept.slabs, most_rows),
+        partial(gather_of, dataset.form, span, kept.slabs, most_rows),
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
     source = dataset.source
