@@ -351,16 +351,17 @@ class TokenDataLoader(DataLoader):
 
         `batches`, `tokens` delivered; what happened at the store and the disk cache, as
         `loaders.stats.FetchCounts` explains it; `wait_seconds` in which `next()` was blocked,
-        `first_batch_seconds` of the latest iteration; `epoch`, `position`; of the latest iteration
-        if it is still alive: `threads`, `batches_ready`, and of the memory for tokens
-        `buffer_bytes`, `buffer_used_bytes`.
+        `first_batch_seconds` of the latest iteration; `padding_share` of packed rows; `epoch`,
+        `position`; of the latest iteration if it is still alive: `threads`, `batches_ready`, and of
+        the memory for tokens `buffer_bytes`, `buffer_used_bytes`.
         """
         live = self._last() if self._last is not None else None
         now = {"threads": 0, "batches_ready": 0, "buffer_bytes": 0, "buffer_used_bytes": 0}
         if live is not None:
             now = live.assembler.standing()
         where = {"epoch": self._progress.epoch, "position": self._progress.position}
-        return {**self._stats.summary(), **where, **now}
+        padding = {"padding_share": self._tokens.padding_share}
+        return {**self._stats.summary(), **padding, **where, **now}
 
     def timeline(self) -> npt.NDArray[Any]:
         """The last 4,096 steps: `loaders.stats.TIMELINE`, in ns of `time.perf_counter_ns`."""

@@ -18,7 +18,6 @@ from loaders.dataset import TokenDataset
 from loaders.device import AHEAD, Copies
 from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
-from loaders.order import BLOCK_BYTES
 from loaders.parts import AnyOrder
 from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
 from loaders.slabs import Slabs
@@ -64,8 +63,7 @@ class Budget:
             # A quarter more than is open, to read ahead: lanes change blocks one after the other.
             limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
         if order.samples * dataset.row_bytes <= limit:
-            run_samples = max(1, BLOCK_BYTES // dataset.sample_bytes)
-            return cls(None, run_samples, open_runs)
+            return cls(None, dataset.run_samples, open_runs)
         if limit // slot_bytes < needed:
             raise ValueError(
                 f"prefetch_bytes={limit} is too small: this rank holds {open_runs} blocks of "
