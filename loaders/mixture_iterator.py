@@ -94,9 +94,9 @@ class MixtureIterator:
         if self._over:
             raise StopIteration
         try:
-            if self._step == self._span.steps and not self._next_epoch():
-                self.close()
-                raise StopIteration
+            while self._step == self._span.steps:
+                if not self._next_epoch():
+                    raise StopIteration
             return self._batch(began)
         except BaseException:
             self.close()
@@ -135,8 +135,8 @@ class MixtureIterator:
     def _next_epoch(self) -> bool:
         """At an epoch's end. Whether there is a next one."""
         mixing = self._mixing
+        mixing.progress.exhausted(self._token)
         if not self._endless:
-            mixing.progress.exhausted(self._token)
             return False
         self._token = mixing.progress.restart()
         span = mixing.sampler.current()

@@ -90,9 +90,6 @@ def load(state: Any, mine: MixtureIdentity) -> tuple[Place, Stretch]:
 
 
 def _check_same(state: Mapping[str, Any], mine: MixtureIdentity) -> None:
-    for name, value in vars(mine).items():
-        if name != "sources" and state[name] != value:
-            raise ValueError(_differs(name, state[name], value))
     saved = state["sources"]
     if not isinstance(saved, dict) or sorted(saved) != sorted(mine.sources):
         names = ", ".join(sorted(map(str, saved))) if isinstance(saved, dict) else repr(saved)
@@ -100,6 +97,9 @@ def _check_same(state: Mapping[str, Any], mine: MixtureIdentity) -> None:
     for name, source in mine.sources.items():
         if saved[name] != source:
             raise ValueError(_differs(f"source {name!r}", saved[name], dict(source)))
+    for name, value in vars(mine).items():
+        if name != "sources" and state[name] != value:
+            raise ValueError(_differs(name, state[name], value))
 
 
 def _differs(name: str, saved: object, mine: object) -> str:
