@@ -159,20 +159,7 @@ class MixtureIterator:
                     single.cancel()
         self._planned.clear()
         self._ahead = 0
-        self._bounds = self._steps_from(self._span, self._step)
-
-    def _steps_from(self, span: Span, step: int) -> Iterator[tuple[int, int]]:
-        """First row and end of each step to come, in rows of the mixture."""
-        while True:
-            start = self._mixing.sampler.row(span.epoch, 0)
-            for number in range(step, span.steps):
-                yield (
-                    start + span.position_after(number),
-                    start + span.position_after(number + 1),
-                )
-            if not self._endless:
-                return
-            span, step = self._mixing.sampler.span(span.epoch + 1, 0), 0
+        self._bounds = _bounds(self._mixing.sampler, self._span, self._step, self._endless)
 
     def _next_step(self) -> _Step:
         while not self._planned or (
@@ -264,3 +251,17 @@ class MixtureIterator:
             if single.done():
                 raise
         raise BatchTimeout(f"no batch within timeout={mixing.timeout:g} s: {what}")
+
+
+def _bounds(
+    sampler: MixtureSampler, span: Span, step: int, endless: bool
+) -> Iterator[tuple[int, int]]:
+    """First row and end of each step to come, in rows of the mixture."""
+    # Not a method: a generator that holds the iterator would keep it, and its threads, alive.
+    while True:
+        start = sampler.row(span.epoch, 0)
+        for number in range(step, span.steps):
+            yield start + span.position_after(number), start + span.position_after(number + 1)
+        if not endless:
+            return
+        span, step = sampler.span(span.epoch + 1, 0), 0

@@ -56,7 +56,7 @@ def made(mixture: Mixture, world: int, global_batch: int, **kwargs: Any) -> Make
 
 def rows(batches: Sequence[Batch]) -> list[tuple[int, int]]:
     """Source and sample of each row of a step of all ranks, sorted; every token looked at."""
-    found = []
+    found: list[tuple[int, int]] = []
     for batch in batches:
         ids, labels = batch["input_ids"], batch["labels"]
         given = (labels != -100).any(dim=1)

@@ -219,17 +219,27 @@ def test_its_batches_are_ones_own(mixed: Mixture) -> None:
     assert [rows([batch]) for batch in held] == steps([mixture_loader(mixed, 8, True)], 80)
 
 
-def test_threads_end_with_the_iteration(mixed: Mixture) -> None:
+@pytest.mark.parametrize("leave", ["at its end", "del", "close"])
+def test_threads_end_with_the_iteration(mixed: Mixture, leave: str) -> None:
     gc.collect()
     wait_until(lambda: not stoker_threads())
-    loaders = ranks(mixed, 2, 8, shuffle=True, **STREAMING)
-    for leave in ("end", "del"):
+    gc.disable()  # it is the last reference to an iterator that ends them
+    try:
+        loaders = ranks(mixed, 2, 8, shuffle=True, **STREAMING)
         iterators = [iter(loader) for loader in loaders]
-        for _ in zip(*iterators, strict=True):
-            if leave == "del" and loaders[0].stats()["batches"] > 80:
+        for number, _ in enumerate(zip(*iterators, strict=True)):
+            if leave != "at its end" and number == 20:
+                assert stoker_threads()
                 break
-        del iterators, _
+        if leave == "close":
+            for iterator in iterators:
+                iterator.close()  # type: ignore[attr-defined]
+            assert [*iterators[0]] == []
+        else:
+            del iterators
         wait_until(lambda: not stoker_threads())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.slow), 2])
