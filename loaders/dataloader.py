@@ -19,6 +19,7 @@ from loaders.cache import DiskCache
 from loaders.dataset import TokenDataset
 from loaders.device import CudaCopies, cuda_device
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
+from loaders.mixture import Mixture
 from loaders.order import DEFAULT_LANES, check_world_size
 from loaders.repeat import endless
 from loaders.resume import resumed, saved
@@ -52,19 +53,21 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     """A `torch.utils.data.DataLoader`, with the same arguments.
 
     Over any dataset but a `TokenDataset` it is torch's to the last keyword, and adds `stats()`.
-    Over a `TokenDataset` it is a `TokenDataLoader`: see there what each argument means.
+    Over a `TokenDataset` it is a `TokenDataLoader`: see there what each argument means. Over a
+    `Mixture` it is a `MixtureLoader`.
     """
 
+    over = "Dataset"  # what it is a loader of
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        dataset = args[0] if args else kwargs.get("dataset")
-        chosen: type = cls
-        if isinstance(dataset, TokenDataset) and not issubclass(cls, TokenDataLoader):
-            if cls is not DataLoader:
-                raise TypeError(
-                    f"{cls.__name__} is given a TokenDataset: derive it from "
-                    "loaders.TokenDataLoader"
-                )
-            chosen = TokenDataLoader
+        wanted = _class_for(args[0] if args else kwargs.get("dataset"))
+        if issubclass(cls, wanted):
+            return object.__new__(cls)
+        if cls is not DataLoader:
+            raise TypeError(
+                f"{cls.__name__} is given a {wanted.over}: derive it from loaders.{wanted.__name__}"
+            )
+        chosen: type = wanted
         return object.__new__(chosen)
 
     def __init__(
@@ -221,6 +224,7 @@ class TokenDataLoader(DataLoader):
     `sampler` is its order, so that whoever rebuilds it as a torch DataLoader gets the same samples.
     """
 
+    over = "TokenDataset"
     sampler: OrderSampler
     # accelerate leaves a loader that says so as it is.
     _is_accelerate_prepared = True
@@ -228,7 +232,7 @@ class TokenDataLoader(DataLoader):
     def _set_up(
         self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
     ) -> None:
-        size = _checked(batch_size, torchs)
+        size = checked(batch_size, torchs, self.over)
         rank, world_size = data_parallel(
             own.data_parallel_rank, own.data_parallel_size, own.data_parallel_mesh
         )
@@ -368,18 +372,29 @@ class TokenDataLoader(DataLoader):
         return self._stats.timeline()
 
 
-def _checked(batch_size: int | None, torchs: dict[str, Any]) -> int:
-    """The batch size, if the arguments mean something over a TokenDataset.
+def _class_for(dataset: object) -> type[DataLoader]:
+    if isinstance(dataset, TokenDataset):
+        return TokenDataLoader
+    if isinstance(dataset, Mixture):
+        # It is made of TokenDataLoaders, so it can't be imported by their module's head.
+        from loaders.mixture_loader import MixtureLoader
+
+        return MixtureLoader
+    return DataLoader
+
+
+def checked(batch_size: int | None, torchs: dict[str, Any], over: str) -> int:
+    """The batch size, if torch's arguments mean something over a TokenDataset or a Mixture.
 
     Raises:
         ValueError: one does not; the message says what to use.
     """
     for name, advice in _REFUSED.items():
         if torchs[name] is not None:
-            raise ValueError(f"{name}= does not go with a TokenDataset: {advice}.")
+            raise ValueError(f"{name}= does not go with a {over}: {advice}.")
     if batch_size is None:
         raise ValueError(
-            "batch_size=None does not go with a TokenDataset: a loader yields batches. For single "
+            f"batch_size=None does not go with a {over}: a loader yields batches. For single "
             "samples index the dataset, or give batch_size=1."
         )
     if batch_size < 1:
