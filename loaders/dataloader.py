@@ -21,7 +21,7 @@ from loaders.iterator import Budget, Kept, Settings, TokenIterator
 from loaders.order import DEFAULT_LANES, check_world_size
 from loaders.repeat import endless
 from loaders.resume import resumed, saved
-from loaders.sampler import NO_BATCH, OrderSampler
+from loaders.sampler import NO_BATCH, OrderBatchSampler, OrderSampler
 from loaders.schedule import Span
 from loaders.slabs import Slabs
 from loaders.state import Progress
@@ -215,8 +215,10 @@ class TokenDataLoader(DataLoader):
     """
 
     sampler: OrderSampler
-    # accelerate leaves a loader that says so as it is.
+    # accelerate leaves a loader that says the first as it is, and saves and restores the state of
+    # one that says the second, in `Accelerator.save_state` and `load_state`.
     _is_accelerate_prepared = True
+    use_stateful_dataloader = True
 
     def _set_up(
         self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
@@ -264,6 +266,8 @@ class TokenDataLoader(DataLoader):
             drop_last=torchs["drop_last"],
             pin_memory=torchs["pin_memory"],
         )
+        # torch made one of its own, and refuses to have it replaced by assignment.
+        vars(self)["batch_sampler"] = OrderBatchSampler(sampler, size, torchs["drop_last"])
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
         """An iteration of the current epoch, from its beginning or from a restored position.
