@@ -27,7 +27,7 @@ from loaders.slabs import Slabs
 from loaders.state import Progress
 from loaders.stats import Stats
 from loaders.timed import TimedMulti, TimedSingle
-from loaders.world import data_parallel
+from loaders.world import data_parallel, refuse_other_ranks, said_by_nobody
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,8 @@ class TokenDataLoader(DataLoader):
         rank, world_size = data_parallel(
             own.data_parallel_rank, own.data_parallel_size, own.data_parallel_mesh
         )
+        given = own.data_parallel_size is not None or own.data_parallel_mesh is not None
+        self._check_ranks = _nothing if given or not said_by_nobody() else refuse_other_ranks
         shuffle = bool(torchs["shuffle"])
         longest = dataset.seq_len if own.max_seq_len is None else own.max_seq_len
         deal = dataset.deal(own.lanes, own.seed, shuffle, longest)
@@ -237,6 +239,7 @@ class TokenDataLoader(DataLoader):
             Budget.of, dataset, world_size=world_size, batch=size, limit=own.prefetch_bytes
         )
         self._progress = Progress()
+        self._progress.on_another_epoch = _follower(self)
         prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
         self._settings = Settings(
             budget=self._budget(deal.rows()),
@@ -275,6 +278,7 @@ class TokenDataLoader(DataLoader):
         An iterator left before its end is forgotten: the next one starts where it had started.
         After the last batch the next iteration is the next epoch's.
         """
+        self._check_ranks()
         token = self._progress.restart()
         iterator = self._iterate(self.sampler.current())
         self._use(iterator, token)
@@ -292,9 +296,15 @@ class TokenDataLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch, as with torch's DistributedSampler.
 
-        The epoch it is in already keeps its (restored) position; any other starts at 0.
+        The epoch it is in already keeps its (restored) position; any other starts at 0. As there,
+        an iterator that was made before and has given no batch yet goes there too.
         """
         self._progress.set_epoch(epoch)
+
+    def _follow(self) -> None:
+        last = self._last() if self._last is not None else None
+        if last is not None and last.go_to(self.sampler.current()):
+            last.move(self._progress.restart())
 
     def repeat(self) -> Iterator[dict[str, torch.Tensor]]:
         """Batches without end, epoch after epoch: `islice(loader.repeat(), steps)`.
@@ -308,6 +318,7 @@ class TokenDataLoader(DataLoader):
         """
         if not len(self):
             raise ValueError(NO_BATCH)
+        self._check_ranks()
         return endless(self._progress, self.sampler, self._iterate, self._use)
 
     def skip(self, steps: int) -> None:
@@ -359,6 +370,21 @@ class TokenDataLoader(DataLoader):
     def timeline(self) -> npt.NDArray[Any]:
         """The last 4,096 steps: `loaders.stats.TIMELINE`, in ns of `time.perf_counter_ns`."""
         return self._stats.timeline()
+
+
+def _nothing() -> None:
+    """The ranks are as they were said to be."""
+
+
+def _follower(loader: TokenDataLoader) -> Callable[[], None]:
+    """Lets a loader's newest iterator follow, and doesn't keep the loader alive."""
+    this = weakref.ref(loader)
+
+    def follow() -> None:
+        if (loader := this()) is not None:
+            loader._follow()
+
+    return follow
 
 
 def _checked(batch_size: int | None, torchs: dict[str, Any]) -> int:

@@ -25,7 +25,7 @@ def arguments(description: str | None) -> ArgumentParser:
     return parser
 
 
-class TinyLlama(LlamaForCausalLM):
+class TinyForCausalLM(LlamaForCausalLM):
     """A Llama of two layers, the same random weights each time, that writes down what it was given.
 
     Each batch is a line of `OUTPUT/batches-rank0.jsonl`: its loss, a number for the content of each
@@ -43,11 +43,11 @@ class TinyLlama(LlamaForCausalLM):
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 use_cache=False,
-                loss_type="ForCausalLM",
             )
         )
         output.mkdir(parents=True, exist_ok=True)
-        self._log = output / f"batches-rank{os.environ.get('RANK', '0')}.jsonl"
+        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+        self._log = output / f"batches-rank{rank}.jsonl"
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> Any:
         """As LlamaForCausalLM's."""

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from docs.examples.common import TinyLlama, arguments
+from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataset
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     loader = DataLoader(
         dataset, options.batch_size // dist.get_world_size(), shuffle=True, pin_memory=True
     )
-    model = DistributedDataParallel(TinyLlama(options.data, options.output).to(device))
+    model = DistributedDataParallel(TinyForCausalLM(options.data, options.output).to(device))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     checkpoint = options.output / "checkpoint.pt"
 

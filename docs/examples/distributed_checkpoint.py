@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.nn.parallel import DistributedDataParallel
 
-from docs.examples.common import TinyLlama, arguments
+from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataLoader, TokenDataset
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     dataset = TokenDataset(options.data, options.seq_len)
     loader = TokenDataLoader(dataset, options.batch_size // dist.get_world_size(), shuffle=True)
     batches = TokenBatches(loader)
-    model = DistributedDataParallel(TinyLlama(options.data, options.output))
+    model = DistributedDataParallel(TinyForCausalLM(options.data, options.output))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def everything() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
-from docs.examples.common import TinyLlama, arguments
+from docs.examples.common import TinyForCausalLM, arguments
 from loaders import TokenDataLoader, TokenDataset
 
 
@@ -95,7 +95,7 @@ def main() -> None:
         held_out = TokenDataset(options.data, options.seq_len, split=options.evaluate)
         eval_loader = TokenDataLoader(held_out, size)
     trainer = TokenTrainer(
-        TinyLlama(options.data, options.output), training, loader=loader, eval_loader=eval_loader
+        TinyForCausalLM(options.data, options.output), training, loader=loader, eval_loader=eval_loader
     )
     last = get_last_checkpoint(str(options.output)) if options.output.exists() else None
     trainer.train(resume_from_checkpoint=last)

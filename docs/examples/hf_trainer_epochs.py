@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from docs.examples.common import TinyLlama, arguments
+from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataset
 
 
@@ -41,7 +41,7 @@ def main() -> None:
         report_to="none",
     )
     trainer = TokenTrainer(
-        TinyLlama(options.data, options.output),
+        TinyForCausalLM(options.data, options.output),
         training,
         train_dataset=TokenDataset(options.data, options.seq_len),
     )

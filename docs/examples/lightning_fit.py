@@ -6,10 +6,10 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from docs.examples.common import TinyLlama, arguments
+from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataset
 
 
@@ -30,18 +30,29 @@ class Language(LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
+class Tokens(LightningDataModule):
+    """Makes the loader when Lightning asks for it: by then it has told torch which rank this is."""
+
+    def __init__(self, uri: str, seq_len: int, batch_size: int) -> None:
+        super().__init__()
+        self.dataset, self.batch_size = TokenDataset(uri, seq_len), batch_size
+
+    def train_dataloader(self) -> Any:
+        """Lightning keeps its state in the checkpoint, and leaves its sampler as it is."""
+        return DataLoader(self.dataset, self.batch_size, shuffle=True, pin_memory=True)
+
+
 def main() -> None:
     """Train up to `--steps`, from the last checkpoint if there is one."""
     parser = arguments(__doc__)
     parser.add_argument("--accumulate", type=int, default=1, metavar="BATCHES", help="a step")
+    parser.add_argument("--devices", default="auto")
     options = parser.parse_args()
-    # Under torchrun or srun the loader knows its rank by their environment, before Lightning does.
-    dataset = TokenDataset(options.data, options.seq_len)
-    loader = DataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
     checkpoints = ModelCheckpoint(
         options.output, every_n_train_steps=options.save_every, save_last=True
     )
     trainer = Trainer(
+        devices=options.devices,
         max_steps=options.steps,
         accumulate_grad_batches=options.accumulate,
         callbacks=[checkpoints],
@@ -51,8 +62,8 @@ def main() -> None:
     )
     last = options.output / "last.ckpt"
     trainer.fit(
-        Language(TinyLlama(options.data, options.output)),
-        loader,
+        Language(TinyForCausalLM(options.data, options.output)),
+        datamodule=Tokens(options.data, options.seq_len, options.batch_size),
         ckpt_path=str(last) if last.exists() else None,
     )
 

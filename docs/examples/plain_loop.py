@@ -8,7 +8,7 @@ from itertools import islice
 
 import torch
 
-from docs.examples.common import TinyLlama, arguments
+from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataset
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     dataset = TokenDataset(options.data, options.seq_len)
     loader = DataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = TinyLlama(options.data, options.output).to(device)
+    model = TinyForCausalLM(options.data, options.output).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     checkpoint = options.output / "checkpoint.pt"
 

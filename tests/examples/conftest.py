@@ -15,11 +15,5 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """For the undisturbed run."""
-    return tmp_path / "undisturbed"
-
-
-@pytest.fixture
-def again(tmp_path: Path) -> Path:
-    """For the one that is stopped and goes on."""
-    return tmp_path / "stopped"
+    """Where an example keeps its checkpoints."""
+    return tmp_path / "run"

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +72,8 @@ def run(example: str, *arguments: object, ranks: int = 0) -> str:
 def given(output: Path, rank: int = 0, *, training: bool = True) -> list[Batch]:
     """The batches that a rank was given, in training or in evaluation, over all of its runs."""
     lines = (output / f"batches-rank{rank}.jsonl").read_text().splitlines()
-    batches = [Batch(line["training"], line["loss"], tuple(line["rows"])) for line in map(json.loads, lines)]
+    found = [json.loads(line) for line in lines]
+    batches = [Batch(one["training"], one["loss"], tuple(one["rows"])) for one in found]
     return [batch for batch in batches if batch.training == training]
 
 
@@ -82,5 +85,27 @@ def rows(batches: Sequence[Batch]) -> list[tuple[int, ...]]:
 def expected(uri: str, batch_size: int, steps: int, seed: int = 0) -> list[tuple[int, ...]]:
     """The rows of the first batches, from a loader that nobody drives but this test."""
     loader = token_loader(TokenDataset(uri, SEQ_LEN), batch_size, shuffle=True, seed=seed)
-    batches = (batch["input_ids"].numpy() for _, batch in zip(range(steps), loader.repeat()))
-    return [tuple(zlib.crc32(row.tobytes()) for row in batch) for batch in batches]
+    batches = islice(loader.repeat(), steps)
+    return [tuple(zlib.crc32(row.tobytes()) for row in b["input_ids"].numpy()) for b in batches]
+
+
+def run_twice(
+    example: str,
+    output: Path,
+    *arguments: object,
+    again: Sequence[object] = (),
+    lose: str = "",
+    ranks: int = 0,
+) -> tuple[list[Batch], list[Batch]]:
+    """What rank 0 was given in an undisturbed run, and in one that goes on from its checkpoint.
+
+    Args:
+        again: more arguments of the second run.
+        lose: the checkpoint that the framework made at its end, as if it had been killed before.
+    """
+    run(example, "--output", output, *arguments, ranks=ranks)
+    undisturbed = given(output)
+    if lose:
+        shutil.rmtree(output / lose)
+    run(example, "--output", output, *arguments, *again, ranks=ranks)
+    return undisturbed, given(output)[len(undisturbed) :]
