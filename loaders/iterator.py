@@ -112,19 +112,31 @@ class TokenIterator:
         stats: Stats,
     ) -> None:
         self._began = time.perf_counter_ns()
-        self.span = span
         self._progress, self._token = progress, object()
         self._stats, self._kept = stats, kept
-        self._released = False
-        self._steps, self._step = span.steps, 0
-        self._over = False
         self._timeout = settings.timeout or None
         self._stall_warning = settings.stall_warning or None
-        self._assembler = _assembler(dataset, span, settings, kept, stats)
-        self._ready: deque[Ready] = self._assembler.ready
         self._copies = settings.copies
+        self._make = partial(_assembler, dataset, settings=settings, kept=kept, stats=stats)
+        self._begin(span)
+
+    def _begin(self, span: Span) -> None:
+        self.span = span
+        self._steps, self._step = span.steps, 0
+        self._over = self._released = False
+        self._assembler = self._make(span)
+        self._ready: deque[Ready] = self._assembler.ready
         self._copied: deque[tuple[Any, int, int, Marks]] = deque()
         self._finalizer = weakref.finalize(self, self._assembler.close)
+
+    def go_to(self, span: Span) -> bool:
+        """Goes over another stretch, if no batch was taken yet. Whether it does."""
+        if self._step or self._over:
+            return False
+        self.close()
+        self.release()
+        self._begin(span)
+        return True
 
     def __iter__(self) -> "TokenIterator":
         return self

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import torch.utils.data
 
-from loaders.dataloader import TokenDataLoader, _Own, checked
+from loaders.arguments import Own, checked
+from loaders.dataloader import TokenDataLoader
 from loaders.mixture import Mixture, Weight
 from loaders.mixture_deal import Table
 from loaders.mixture_iterator import Mixing, MixtureIterator
@@ -46,7 +47,7 @@ class MixtureLoader(TokenDataLoader):
     sampler: MixtureSampler
 
     def _set_up(
-        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
+        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: Own
     ) -> None:
         if not isinstance(dataset, Mixture):
             raise TypeError(f"a MixtureLoader is for a Mixture, not a {type(dataset).__name__}")
@@ -209,7 +210,7 @@ def _table(mixture: Mixture, rank: int, world_size: int) -> Table:
 
 
 def _loaders(
-    mixture: Mixture, batch_size: int, torchs: Mapping[str, Any], own: _Own
+    mixture: Mixture, batch_size: int, torchs: Mapping[str, Any], own: Own
 ) -> tuple[TokenDataLoader, ...]:
     """Of each source: batches of about as many rows as a batch of the mixture has of it."""
     datasets = [part.dataset for part in mixture.parts]
