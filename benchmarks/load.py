@@ -81,7 +81,7 @@ def compare(chosen: argparse.Namespace) -> list[Standings]:
         if "s3" in chosen.store:
             effort = Effort(chosen.openings, chosen.s3_seconds, chosen.openings)
             entries = s3_entries(data.bytes, chosen.peers)
-            with serve_s3(folder) as server:
+            with serve_s3(folder, etags=False) as server:
                 for one in compare_s3(entries, data, effort, server, chosen.latency):
                     found.append(one)
                     show(one)
