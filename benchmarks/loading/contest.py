@@ -27,8 +27,6 @@ RESUME_AT = 0.9
 _PLAIN = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    # For clients that refuse plain HTTP.
-    "AWS_ALLOW_HTTP": "true",
 }
 
 

@@ -64,6 +64,12 @@ class LitData(Contender):
 
         task = self.task
         remote = task.data.startswith("s3://")
+        if remote:
+            # Its faster client refuses http, which the server on loopback speaks, and takes no
+            # option that says otherwise.
+            from litdata.streaming import downloader
+
+            downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
         dataset = StreamingDataset(
             task.data,
             cache_dir=f"{task.folder}/cache" if remote else None,

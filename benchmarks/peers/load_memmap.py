@@ -36,11 +36,12 @@ class Shuffled(Sampler[int]):
         return self.samples
 
     def __iter__(self) -> Iterator[int]:
+        # Nothing happens before the first number: torch makes two of these where there are workers.
         generator = torch.Generator().manual_seed(self.epoch)
         order = torch.randperm(self.samples, generator=generator)
         skip, self.skip = self.skip, 0
         self.epoch += 1
-        return iter(order[skip:].tolist())
+        yield from order[skip:].tolist()
 
 
 class Memmap(Contender):

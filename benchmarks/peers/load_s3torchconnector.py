@@ -47,13 +47,22 @@ class Connector(Contender):
         wanted = OBJECT_BYTES // np.dtype(task.dtype).itemsize // (task.rows * task.seq_len)
         return max(1, wanted)
 
+    @property
+    def objects(self) -> list[str]:
+        """By name: the benchmark's server gives no etags, without which it refuses a listing."""
+        batches = self.task.samples // self.task.rows
+        return [
+            f"{self.task.data}/{number:06}.bin"
+            for number in range(-(-batches // self.object_batches))
+        ]
+
     def prepare(self, output: Path) -> None:
         """Objects of whole batches, raw ids."""
         task = self.task
         tokens = np.memmap(task.flat, dtype=task.dtype, mode="r", shape=(task.tokens,))
         step = self.object_batches * task.rows * task.seq_len
-        for number, start in enumerate(range(0, task.tokens, step)):
-            tokens[start : start + step].tofile(output / f"{number:06}.bin")
+        for uri, start in zip(self.objects, range(0, task.tokens, step), strict=True):
+            tokens[start : start + step].tofile(output / uri.rpartition("/")[2])
 
     def state(self, at: float) -> dict[str, Any]:
         """How many batches to leave out."""
@@ -72,11 +81,11 @@ class Connector(Contender):
         self.skip = state["batches"] if state else 0
         sampler = None
         if options["style"] == "map":
-            dataset = S3MapDataset.from_prefix(task.data, **common)
+            dataset = S3MapDataset.from_objects(self.objects, **common)
             objects, self.skip = divmod(self.skip, self.object_batches)
             sampler = Shuffled(len(dataset), objects)
         else:
-            dataset = S3IterableDataset.from_prefix(task.data, enable_sharding=True, **common)
+            dataset = S3IterableDataset.from_objects(self.objects, enable_sharding=True, **common)
         workers = options["workers"]
         self.loader: Any = DataLoader(
             dataset,
