@@ -31,11 +31,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.command import guarded
 from benchmarks.environment import environment
 from benchmarks.loading.contest import Effort, compare_local, compare_s3, make_data
-from benchmarks.loading.entries import PEERS, local_entries, s3_entries
+from benchmarks.loading.entries import PEERS, local_entries, pick, s3_entries
 from benchmarks.loading.soak import soak
 from benchmarks.loading.standings import Standings
 from benchmarks.s3_server import serve_s3
@@ -52,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.soak:
             curve = soak(chosen.soak * 60, chosen.tokens or SOAK_TOKENS, chosen.latency[0])
             print(curve.table())
-            content = {"environment": environment(), "soak": curve.content()}
+            content: dict[str, Any] = {"soak": curve.content()}
         else:
-            found = compare(chosen)
-            content = {"environment": environment(), "standings": [one.content() for one in found]}
+            content = {"standings": [one.content() for one in compare(chosen)]}
         if chosen.json:
+            content["environment"] = environment()
             chosen.json.write_text(json.dumps(content, indent=1) + "\n")
 
     return guarded("load", work)
@@ -71,16 +72,16 @@ def compare(chosen: argparse.Namespace) -> list[Standings]:
         data = make_data(folder / "objects", tokens, chosen.batch_size, chosen.seq_len)
         print(
             f"{data.tokens:,} tokens ({data.bytes / 1e6:.0f} MB as {data.dtype}), batches of "
-            f"{data.rows} x {data.seq_len}, medians of {chosen.rounds} rounds"
+            f"{data.rows} x {data.seq_len}"
         )
         if "local" in chosen.store:
             effort = Effort(chosen.rounds, chosen.seconds, chosen.openings)
-            entries = local_entries(data.bytes, chosen.peers)
+            entries = pick(local_entries(data.bytes, chosen.peers), chosen.only)
             found.append(compare_local(entries, data, effort))
             show(found[-1])
         if "s3" in chosen.store:
             effort = Effort(chosen.openings, chosen.s3_seconds, chosen.openings)
-            entries = s3_entries(data.bytes, chosen.peers)
+            entries = pick(s3_entries(data.bytes, chosen.peers), chosen.only)
             with serve_s3(folder, etags=False) as server:
                 for one in compare_s3(entries, data, effort, server, chosen.latency):
                     found.append(one)
@@ -134,6 +135,13 @@ def make_parser() -> argparse.ArgumentParser:
         choices=PEERS,
         default=list(PEERS),
         help=f"who else takes part (default: {' '.join(PEERS)})",
+    )
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="those with one of these words in their name, and the limit",
     )
     add("--soak", type=float, metavar="MINUTES", help="stream for so long and watch, nothing else")
     add("--json", type=Path, metavar="FILE", help="write every round there")

@@ -105,7 +105,7 @@ class Field:
             yield
         except StokerError as error:
             if entry.ours:
-                raise StokerError(f"{entry.name.strip()}: {error}") from error
+                raise StokerError(f"{entry.name}: {error}") from error
             standing.failed = str(error)
 
     def _prepare(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.contest import missing
 from benchmarks.loading.driver import Entry
 
-CEILING, GETS = "copy + cast, reused tensor", "ranged GETs, nothing else"
+CEILING, GETS = "copy + cast", "ranged GETs, nothing else"
 STOKER = "Stoker"
 STREAMED = "Stoker, streaming"
 # Names of `make peers`; the others run in Stoker's own environment.
@@ -23,15 +23,24 @@ def streaming(data_bytes: int) -> dict[str, int]:
     }
 
 
+def pick(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
+    """The limit, and those with one of the words in their name; without words all of them."""
+    return [
+        entry
+        for number, entry in enumerate(entries)
+        if not number or not only or any(word.lower() in entry.name.lower() for word in only)
+    ]
+
+
 def local_entries(data_bytes: int, peers: Sequence[str]) -> list[Entry]:
     """On local files; the first is the limit."""
     stream = streaming(data_bytes)
     own = [
         Entry(CEILING, "ceiling", options={"labels": False}),
-        Entry("  and labels", "ceiling", options={"labels": True}),
+        Entry(f"{CEILING} + labels", "ceiling", options={"labels": True}),
         Entry(STOKER, "stoker", data=TOKENS),
         Entry(STREAMED, "stoker", data=TOKENS, options={**stream, "repeat": True}),
-        Entry("  epoch by epoch", "stoker", data=TOKENS, options=stream),
+        Entry(f"{STREAMED} by epochs", "stoker", data=TOKENS, options=stream),
     ]
     others = {
         "litdata": _by_workers("litData TokensLoader", "litdata", "litdata"),

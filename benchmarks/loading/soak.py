@@ -96,7 +96,10 @@ def soak(seconds: float, tokens: int, latency_ms: float) -> Soak:
     Raises:
         StokerError: the loader failed, or it is too short for four quarters.
     """
-    with tempfile.TemporaryDirectory(prefix="stoker-soak-") as name, serve_s3(Path(name), etags=False) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-soak-") as name,
+        serve_s3(Path(name), etags=False) as server,
+    ):
         data = make_data(Path(name) / "objects", tokens, ROWS, SEQ_LEN)
         options = {**streaming(data.bytes), "repeat": True}
         entry = Entry(STREAMED, "stoker", data=TOKENS, options=options)

@@ -85,9 +85,10 @@ class Standings:
 
     @property
     def title(self) -> str:
+        rounds = f"medians of {max(len(one.rounds) for one in self.all)} rounds"
         if self.latency_ms is None:
-            return "local files"
-        return f"S3, {self.latency_ms:g} ms added to each request"
+            return f"local files; {rounds}"
+        return f"S3, {self.latency_ms:g} ms added to each request; {rounds}"
 
     def named(self, name: str) -> Standing | None:
         """The one of this name, if it has rounds."""
@@ -108,7 +109,7 @@ class Standings:
             "store": self.title,
             "latency_ms": self.latency_ms,
             "summary": self.summary(),
-            "entries": [asdict(one) | {"name": one.name.strip()} for one in self.all],
+            "entries": [asdict(one) for one in self.all],
         }
 
 

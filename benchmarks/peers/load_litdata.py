@@ -56,7 +56,7 @@ class LitData(Contender):
         for number, _ in enumerate(self.epoch(), 1):
             if number == taken:
                 break
-        return self.loader.state_dict()
+        return dict(self.loader.state_dict())
 
     def open(self, state: dict[str, Any] | None) -> None:
         """See `Contender.open`."""

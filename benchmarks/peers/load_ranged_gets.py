@@ -7,9 +7,9 @@ order. What arrives is counted and dropped: no checksum, no order, no tensor.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -48,13 +48,11 @@ class RangedGets(Contender):
         """See `Contender.open`."""
         stream = open_dataset(self.task.data).stream()
         self.width = stream.dtype.itemsize
-        step = SIZE // self.width
-        # Taken as they are wanted: the reads of a run of 15 T tokens wouldn't fit in memory.
-        self.reads = (
-            (f"{self.prefix}/{piece.path}", piece.byte_start, piece.byte_stop)
-            for start in range(0, stream.tokens, step)
-            for piece in stream.pieces(start, min(start + step, stream.tokens))
-        )
+        self.reads = [
+            (f"{self.prefix}/{shard.path}", start, min(start + SIZE, shard.byte_stop))
+            for shard in stream.pieces(0, stream.tokens)
+            for start in range(shard.byte_start, shard.byte_stop, SIZE)
+        ]
         self.client = S3Client(
             os.environ["AWS_REGION"],
             endpoint=os.environ.get("AWS_ENDPOINT_URL"),
@@ -69,12 +67,13 @@ class RangedGets(Contender):
     def epoch(self) -> Iterator[Got]:
         """Always as many under way as may be."""
         reads = iter(self.reads)
-        submit = partial(self.pool.submit, self._get)
-        under_way: list[Future[Got]] = [submit(*read) for read in islice(reads, AT_ONCE)]
-        while under_way:
-            got = under_way.pop(0).result()
-            under_way += [submit(*read) for read in islice(reads, 1)]
-            yield got
+        under_way: deque[Future[Got]] = deque()
+        while True:
+            for read in islice(reads, AT_ONCE - len(under_way)):
+                under_way.append(self.pool.submit(self._get, *read))
+            if not under_way:
+                return
+            yield under_way.popleft().result()
 
     def ids(self, batch: Got) -> Got:
         """See `Got`."""

@@ -45,7 +45,7 @@ class Connector(Contender):
         """Batches in an object."""
         task = self.task
         wanted = OBJECT_BYTES // np.dtype(task.dtype).itemsize // (task.rows * task.seq_len)
-        return max(1, wanted)
+        return max(1, int(wanted))
 
     @property
     def objects(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from load_contract import Contender, Task, serve
 
-from loaders import DataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 class Stoker(Contender):
@@ -24,13 +24,15 @@ class Stoker(Contender):
         """By `skip`, which reads nothing."""
         self.open(None)
         self.loader.skip(int(at * len(self.loader)))
-        return self.loader.state_dict()
+        state: dict[str, Any] = self.loader.state_dict()
+        return state
 
     def open(self, state: dict[str, Any] | None) -> None:
         """See `Contender.open`."""
         task = self.task
         dataset = TokenDataset(task.data, task.seq_len)
-        self.loader: Any = DataLoader(dataset, task.rows, shuffle=True, **self.options)
+        # What loaders.DataLoader makes of a TokenDataset.
+        self.loader = TokenDataLoader(dataset, task.rows, shuffle=True, **self.options)
         if state is not None:
             self.loader.load_state_dict(state)
         if self.repeat:
