@@ -37,6 +37,7 @@ class Rows:
         after_counts: uint8 [samples], 0 where there is none, or its loss doesn't count.
         begins: uint8 [samples, seq_len + 1], 1 where a document begins, the token behind included;
             for masks of documents.
+        filled: int32 [samples], tokens in a row that is packed: what lies behind them is padding.
     """
 
     tokens: Array
@@ -44,6 +45,7 @@ class Rows:
     after: Array | None = None
     after_counts: npt.NDArray[np.uint8] | None = None
     begins: npt.NDArray[np.uint8] | None = None
+    filled: npt.NDArray[np.int32] | None = None
 
     def __getitem__(self, part: slice) -> "Rows":
         return Rows(
@@ -52,11 +54,13 @@ class Rows:
             None if self.after is None else self.after[part],
             None if self.after_counts is None else self.after_counts[part],
             None if self.begins is None else self.begins[part],
+            None if self.filled is None else self.filled[part],
         )
 
     def clear(self) -> None:
         """All of it padding."""
-        for memory in (self.tokens, self.mask, self.after, self.after_counts, self.begins):
+        optional = (self.mask, self.after, self.after_counts, self.begins, self.filled)
+        for memory in (self.tokens, *optional):
             if memory is not None:
                 memory[:] = 0
 
@@ -71,6 +75,7 @@ class Rows:
             np.empty(samples, stream.dtype) if after else None,
             np.empty(samples, np.uint8) if after else None,
             np.empty((samples, seq_len + 1), np.uint8) if form.document_mask else None,
+            np.empty(samples, np.int32) if form.packed else None,
         )
 
 

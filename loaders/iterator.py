@@ -18,7 +18,6 @@ from loaders.dataset import TokenDataset
 from loaders.device import AHEAD, Copies
 from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
-from loaders.order import BLOCK_BYTES
 from loaders.parts import AnyOrder
 from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
 from loaders.slabs import Slabs
@@ -64,8 +63,7 @@ class Budget:
             # A quarter more than is open, to read ahead: lanes change blocks one after the other.
             limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
         if order.samples * dataset.row_bytes <= limit:
-            run_samples = max(1, BLOCK_BYTES // dataset.sample_bytes)
-            return cls(None, run_samples, open_runs)
+            return cls(None, dataset.run_samples, open_runs)
         if limit // slot_bytes < needed:
             raise ValueError(
                 f"prefetch_bytes={limit} is too small: this rank holds {open_runs} blocks of "
@@ -114,19 +112,31 @@ class TokenIterator:
         stats: Stats,
     ) -> None:
         self._began = time.perf_counter_ns()
-        self.span = span
         self._progress, self._token = progress, object()
         self._stats, self._kept = stats, kept
-        self._released = False
-        self._steps, self._step = span.steps, 0
-        self._over = False
         self._timeout = settings.timeout or None
         self._stall_warning = settings.stall_warning or None
-        self._assembler = _assembler(dataset, span, settings, kept, stats)
-        self._ready: deque[Ready] = self._assembler.ready
         self._copies = settings.copies
+        self._make = partial(_assembler, dataset, settings=settings, kept=kept, stats=stats)
+        self._begin(span)
+
+    def _begin(self, span: Span) -> None:
+        self.span = span
+        self._steps, self._step = span.steps, 0
+        self._over = self._released = False
+        self._assembler = self._make(span)
+        self._ready: deque[Ready] = self._assembler.ready
         self._copied: deque[tuple[Any, int, int, Marks]] = deque()
         self._finalizer = weakref.finalize(self, self._assembler.close)
+
+    def go_to(self, span: Span) -> bool:
+        """Goes over another stretch, if no batch was taken yet. Whether it does."""
+        if self._step or self._over:
+            return False
+        self.close()
+        self.release()
+        self._begin(span)
+        return True
 
     def __iter__(self) -> "TokenIterator":
         return self

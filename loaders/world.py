@@ -47,9 +47,32 @@ def data_parallel(
         return rank, size
     if mesh is not None:
         return _of_mesh(mesh)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return _of_environment()
+    return _of_environment() or (0, 1)
+
+
+def said_by_nobody() -> bool:
+    """Whether nothing but the arguments says which rank this process is: 0 of 1 is a guess."""
+    return not _initialized() and _of_environment() is None
+
+
+def refuse_other_ranks() -> None:
+    """RuntimeError if torch.distributed by now knows several ranks.
+
+    For a loader that was made as 0 of 1 by a guess: every rank would get the same batches.
+    """
+    if _initialized() and (size := torch.distributed.get_world_size()) > 1:
+        raise RuntimeError(
+            "this loader was made as data-parallel rank 0 of 1, since nothing said otherwise, and "
+            f"now torch.distributed has {size} ranks: they would all train on the same batches. "
+            "Make the loader after init_process_group (Lightning: in train_dataloader), or give "
+            "data_parallel_rank and data_parallel_size"
+        )
+
+
+def _initialized() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _of_mesh(mesh: DeviceMesh) -> tuple[int, int]:
@@ -79,7 +102,7 @@ def _check_dimensions(mesh: DeviceMesh) -> None:
             )
 
 
-def _of_environment() -> tuple[int, int]:
+def _of_environment() -> tuple[int, int] | None:
     for rank_name, size_name in _LAUNCHERS:
         rank, size = os.environ.get(rank_name), os.environ.get(size_name)
         if rank is None or size is None:
@@ -91,4 +114,4 @@ def _of_environment() -> tuple[int, int]:
                 f"the environment has {rank_name}={rank!r} and {size_name}={size!r}, which are not "
                 "whole numbers; give data_parallel_rank and data_parallel_size, or unset them"
             ) from None
-    return 0, 1
+    return None

@@ -57,7 +57,7 @@ class Served:
 
     Attributes:
         line: method and path.
-        began, ended: when it came, and when the last byte of its answer was sent: monotonic seconds.
+        began, ended: when it came, and when its last byte was sent: monotonic seconds.
         bytes: of the answer's body.
     """
 

@@ -16,13 +16,15 @@ def write_documents(
     *,
     dtype: str = "uint32",
     mask: npt.NDArray[np.uint8] | None = None,
+    first_token: int = 0,
 ) -> Ints:
     """Writes documents of these lengths, a list for each shard, whose tokens are their places in
-    the stream. Returns where documents begin, those without a token left out.
+    the stream, counted from `first_token`. Returns with which ones documents begin, those without a
+    token left out.
     """
     lengths = np.array([length for shard in shards for length in shard], np.int64)
     ends = lengths.cumsum()
-    values = np.split(np.arange(ends[-1]).astype(dtype), ends[:-1])
+    values = np.split((np.arange(ends[-1]) + first_token).astype(dtype), ends[:-1])
     first, documents, masks = 0, [], []
     for shard in shards:
         documents.append(values[first : first + len(shard)])
@@ -31,7 +33,7 @@ def write_documents(
             masks.append(mask[at : at + sum(shard)])
         first += len(shard)
     write_dataset(uri, documents, loss_masks=masks or None)
-    return np.unique((ends - lengths)[lengths > 0])
+    return np.unique((ends - lengths)[lengths > 0]) + first_token
 
 
 def natural_lengths(documents: int, seed: int = 0, mean: float = 3.0) -> list[int]:

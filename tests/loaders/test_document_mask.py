@@ -79,7 +79,7 @@ def test_positions_and_lengths_are_those_of_the_documents(
     assert sorted(seen) == [number * SEQ_LEN for number in range(len(dataset))]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     shards=st.lists(
         st.lists(st.integers(0, 12), min_size=1, max_size=30).filter(any), min_size=1, max_size=3
@@ -146,7 +146,7 @@ def test_rows_of_padding_are_one_document_without_labels(on_disk: tuple[str, Int
         assert torch.equal(batch["position_ids"][-1], torch.arange(SEQ_LEN))
 
 
-@pytest.mark.parametrize("mode", Modes)
+@pytest.mark.parametrize("mode", ["resident", pytest.param("streaming", marks=pytest.mark.slow)])
 def test_a_restored_loader_knows_the_documents_at_every_step(
     on_disk: tuple[str, Ints], mode: str
 ) -> None:
