@@ -92,6 +92,23 @@ def test_a_stall_at_opening_is_not_waited_for(uri: str, proxy: FaultyS3, name: s
     assert everything(dataset) == expected
 
 
+def test_checksums_read_beside_blocks_stall_as_blocks_do(
+    uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in ("loaders.blocks", "shards.tables"):
+        monkeypatch.setattr(f"{module}.WHOLE_TABLE_BYTES", 0)
+    dataset = TokenDataset(uri, SEQ_LEN)
+    expected = everything(dataset)
+    # Longer than the warning, which names it, until it is asked for again.
+    proxy.behave(of("checksums", first(1, Fault.STALL)))
+    loader = token_loader(dataset, 8, True, timeout=60, stall_warning_s=0.8)
+    assert [first_tokens(batch) for batch in loader] == expected
+    assert proxy.met[Fault.STALL] > 0
+    assert loader.stats()["timeouts"] + loader.stats()["hedges_won"] > 0
+    (line,) = (one.getMessage() for one in caplog.records if one.name == "loaders.iterator")
+    assert f"the oldest {uri}{OBJECTS['checksums']}" in line
+
+
 FAST = {("manifest", Fault.SHORT), ("checksums", Fault.SLOW_DOWN)}
 PAIRS = [
     pytest.param(name, fault, marks=[] if (name, fault) in FAST else pytest.mark.slow)
