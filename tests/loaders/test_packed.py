@@ -1,5 +1,6 @@
 """packing="best_fit" and "none": whole documents in padded rows, each token once."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import TokenDataset
+from loaders.__main__ import main
 from loaders.pack import make_packs
 from shards.errors import CorruptShard
 from tests.loaders.documents import Ints, natural_lengths, write_documents
@@ -320,3 +322,32 @@ def test_a_flipped_bit_is_found_in_packed_rows(tmp_path: Path, what: str) -> Non
     path.write_bytes(data)
     with pytest.raises(CorruptShard, match=path.name):
         list(token_loader(dataset, 8, True))
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_the_documents_of_a_packed_batch_are_named(
+    plain: tuple[str, Ints], packing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, starts = plain
+    dataset = packed(uri, packing)
+    loader = token_loader(dataset, 4, True)
+    batches = iter(loader)
+    next(batches)
+    state = json.dumps(loader.state_dict())
+    step = list(batches)[2]
+    assert main(["at", uri, "--state", state, "--step", "2", "--json"]) == 0
+    named: dict[int, list[int]] = {}
+    stream = dataset.stream
+    for line in capsys.readouterr().out.splitlines():
+        one = json.loads(line)
+        shard = int(np.flatnonzero(stream.shards == one["shard"])[0])
+        inside = starts[(starts - FIRST >= stream.starts[shard])]
+        # Documents without a token have numbers too.
+        lengths = LENGTHS[shard][: one["document"]]
+        begin = int(stream.starts[shard]) + sum(lengths) + FIRST
+        assert begin in inside
+        some = range(begin + one["start"], begin + one["stop"])
+        named.setdefault(one["row"], []).extend(some)
+    pairs = zip(step["input_ids"], step["attention_mask"], strict=True)
+    rows = [ids[mask == 1].tolist() for ids, mask in pairs]
+    assert [named[row] for row in sorted(named)] == rows
