@@ -1,6 +1,7 @@
 """packing="best_fit" and "none": whole documents in padded rows, each token once."""
 
 import json
+from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,11 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Ints]:
 
 def whole_pieces(row: list[int], starts: set[int], seq_len: int, end: int) -> bool:
     """Whether a row is made of whole documents, and pieces of those that are longer than a row."""
+    rising = [*sorted(starts), end]
     bounds = [0, *(n for n in range(1, len(row)) if row[n] != row[n - 1] + 1 or row[n] in starts)]
     for first, stop in pairwise([*bounds, len(row)]):
-        begin = max(start for start in starts if start <= row[first])
-        behind = min([start for start in starts if start > row[first]], default=end)
+        at = bisect_right(rising, row[first])
+        begin, behind = rising[at - 1], rising[at]
         if (row[first] - begin) % seq_len:
             return False
         if row[stop - 1] + 1 != behind and stop - first != seq_len:
