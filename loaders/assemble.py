@@ -194,6 +194,7 @@ class Assembler:
         while self._claimed and self._claimed[0].ready is not None:
             made = self._claimed.popleft()
             self.ready.extend(made.ready or ())
+            made.ready = []  # batches are held by who takes them alone
             # Only now: a run that is closed here is used by the chunks before as well.
             self._closed_runs.append(made.chunk.closed)
         self._finished = self._nothing_left and not self._claimed

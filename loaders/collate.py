@@ -36,7 +36,6 @@ class Collate:
         self._most_rows = most_rows
 
     def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
-        """The chunk's batches in order, and their numbers of tokens, padding rows included."""
         size, addresses = self._span.batch_size, memory.addresses(chunk)
         rows = len(addresses) + chunk.padding
         found: list[Batch] = []

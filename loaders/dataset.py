@@ -14,6 +14,7 @@ from loaders.blocks import IGNORED, Checksums, Rows, parts_of_run, tokens_of_run
 from loaders.bring import bring
 from loaders.collate import collated, fill
 from loaders.form import Form, Labels, Packing
+from loaders.opening import hold_checksums, open_dataset
 from loaders.order import BLOCK_BYTES, Order
 from loaders.pack_file import PackKey, Packs, read_packs
 from loaders.packed_rows import parts_of_rows, stretches_of_row
@@ -22,7 +23,7 @@ from loaders.sampler import PaddingIndex, PartlyRead
 from loaders.schedule import Run
 from loaders.source import Source, open_source
 from loaders.starts import starts_of_run
-from shards.dataset import open_dataset
+from shards.store import open_store
 
 Sample = dict[str, torch.Tensor]
 
@@ -84,8 +85,9 @@ class TokenDataset(Dataset[Sample]):
                 f"seq_len={seq_len}, where the longest rows end, is no multiple of "
                 f"pad_to_multiple_of={pad_to_multiple_of}: choose one that is"
             )
-        self.stream = open_dataset(os.fspath(uri)).stream(split, source)
-        self.uri = self.stream.dataset.uri
+        self.uri = open_store(os.fspath(uri)).uri
+        opened = open_source(self.uri)
+        self.stream = open_dataset(self.uri, opened).stream(split, source)
         self.seq_len = seq_len
         self.split = split
         self.source_name = source
@@ -103,6 +105,7 @@ class TokenDataset(Dataset[Sample]):
         else:
             self.samples = self.stream.tokens // seq_len
         self._process: tuple[int, Source, Checksums] | None = None
+        self._use(opened)
 
     def __repr__(self) -> str:
         source = "" if self.source_name is None else f", source={self.source_name!r}"
@@ -206,9 +209,14 @@ class TokenDataset(Dataset[Sample]):
     def _of_this_process(self) -> tuple[int, Source, Checksums]:
         process = self._process
         if process is None or process[0] != os.getpid():
-            checksums = Checksums(self.stream.dataset.cells)
-            process = self._process = (os.getpid(), open_source(self.uri), checksums)
+            return self._use(open_source(self.uri))
         return process
+
+    def _use(self, source: Source) -> tuple[int, Source, Checksums]:
+        cells = self.stream.dataset.cells
+        hold_checksums(cells, source)
+        self._process = (os.getpid(), source, Checksums(cells))
+        return self._process
 
     def __len__(self) -> int:
         return self.samples

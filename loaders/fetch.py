@@ -115,7 +115,8 @@ class Fetcher:
         if late:
             self._counts.add(hedges=len(late))
             self._enqueue(late, first=True)
-        if stuck > self._patience.most_abandoned:
+        # Each thread may be stuck once, and its successor; few threads a few times more.
+        if stuck > max(self._patience.most_abandoned, 2 * self._most_threads):
             self._fail(StoreError(f"{self._source.uri}: {stuck} reads are stuck without an answer"))
 
     def waiting_for(self) -> str:

@@ -39,7 +39,6 @@ class Gather:
         self._narrow = np.empty((0, 0), np.uint32)
 
     def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
-        """The chunk's batches in order, and their numbers of tokens, padding rows included."""
         ids, labels = self._gather(chunk, memory)
         size, seq_len = self._span.batch_size, ids.shape[1]
         pairs = zip(_split(ids, size), _split(labels, size), strict=True)

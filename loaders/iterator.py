@@ -7,13 +7,15 @@ import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 
-from loaders.assemble import Assembler, Ready
+from loaders.assemble import Assembler, Marks, Ready
 from loaders.cache import DiskCache
 from loaders.collate import gather_of
 from loaders.dataset import TokenDataset
+from loaders.device import AHEAD, Copies
 from loaders.fetch import Fetcher
 from loaders.memory import Arena, Memory, Resident
 from loaders.parts import AnyOrder
@@ -91,6 +93,7 @@ class Settings:
     timeout: float  # seconds, 0: none
     stall_warning: float  # seconds, 0: none
     cache: DiskCache | None
+    copies: Copies | None = None  # to a device
 
 
 class TokenIterator:
@@ -109,17 +112,31 @@ class TokenIterator:
         stats: Stats,
     ) -> None:
         self._began = time.perf_counter_ns()
-        self.span = span
         self._progress, self._token = progress, object()
         self._stats, self._kept = stats, kept
-        self._released = False
-        self._steps, self._step = span.steps, 0
-        self._over = False
         self._timeout = settings.timeout or None
         self._stall_warning = settings.stall_warning or None
-        self._assembler = _assembler(dataset, span, settings, kept, stats)
+        self._copies = settings.copies
+        self._make = partial(_assembler, dataset, settings=settings, kept=kept, stats=stats)
+        self._begin(span)
+
+    def _begin(self, span: Span) -> None:
+        self.span = span
+        self._steps, self._step = span.steps, 0
+        self._over = self._released = False
+        self._assembler = self._make(span)
         self._ready: deque[Ready] = self._assembler.ready
+        self._copied: deque[tuple[Any, int, int, Marks]] = deque()
         self._finalizer = weakref.finalize(self, self._assembler.close)
+
+    def go_to(self, span: Span) -> bool:
+        """Goes over another stretch, if no batch was taken yet. Whether it does."""
+        if self._step or self._over:
+            return False
+        self.close()
+        self.release()
+        self._begin(span)
+        return True
 
     def __iter__(self) -> "TokenIterator":
         return self
@@ -130,19 +147,34 @@ class TokenIterator:
 
     def __next__(self) -> dict[str, torch.Tensor]:
         began = time.perf_counter_ns()
-        try:
-            batch, position, tokens, marks = self._ready.popleft()
-        except IndexError:
-            batch, position, tokens, marks = self._wait()
-        assembler = self._assembler
-        if len(self._ready) <= assembler.room_below:
-            assembler.make_room()
+        batch, position, tokens, marks = (
+            self._take() if self._copies is None else self._take_copied(self._copies)
+        )
         self._step = step = self._step + 1
         self._progress.delivered(self._token, position, last=step == self._steps)
         self._stats.delivered(marks, tokens, began)
         if step == 1:
             self._stats.first_batch_ns = time.perf_counter_ns() - self._began
         return batch
+
+    def _take(self) -> Ready:
+        try:
+            ready = self._ready.popleft()
+        except IndexError:
+            ready = self._wait()
+        assembler = self._assembler
+        if len(self._ready) <= assembler.room_below:
+            assembler.make_room()
+        return ready
+
+    def _take_copied(self, copies: Copies) -> Ready:
+        """Starts the copies of the next batches, as far as they are ready, and takes the first."""
+        copied = self._copied
+        while len(copied) <= AHEAD and (self._ready or not copied):
+            batch, position, tokens, marks = self._take()
+            copied.append((copies.start(batch), position, tokens, marks))
+        started, position, tokens, marks = copied.popleft()
+        return copies.take(started), position, tokens, marks
 
     def move(self, token: object) -> None:
         """From now on it moves the progress. `token` is from `progress.restart()`: the newest

@@ -1,5 +1,6 @@
 """Where a loader stands, and what it saves: a handful of numbers, the same on every rank."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ class Progress:
         self._begun: tuple[History, int] = ((), 0)
         self._complete = False  # the last batch was delivered: iterating again is the next epoch
         self._iterator: object | None = None
+        self.on_another_epoch: Callable[[], None] = lambda: None  # called when set_epoch moves
 
     def restart(self) -> object:
         """A new iteration, from where the last one started unless it came to its end.
@@ -89,6 +91,7 @@ class Progress:
         """As DistributedSampler's. The epoch it is in already keeps a restored position."""
         if epoch != self.epoch or self._complete:
             self.go_to(epoch, 0)
+            self.on_another_epoch()
 
     def begun(self, position: int) -> History:
         """That of the `Place` at a position of this epoch."""

@@ -63,6 +63,7 @@ class Stats:
         self.batches = 0
         self.tokens = 0
         self.wait_ns = 0
+        self.moved_rows = 0  # of a mixture: read by themselves, since other ranks own them
         self.first_batch_ns: int | None = None
         self._ring: list[tuple[int, ...]] = []
 
