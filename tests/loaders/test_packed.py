@@ -38,7 +38,8 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def packed(uri: str, packing: Any, seq_len: int = SEQ_LEN, **options: Any) -> TokenDataset:
-    make_packs(uri, seq_len, packing=packing)
+    if packing != "concat":
+        make_packs(uri, seq_len, packing=packing, rows=16)
     return TokenDataset(uri, seq_len, packing=packing, **options)
 
 
@@ -310,6 +311,22 @@ def test_from_s3_each_pack_is_read_once(
     assert (
         packs * (2 if held else 5) <= loader.stats()["requests"] <= (packs + 4) * (2 if held else 5)
     )
+
+
+def test_a_block_of_the_order_is_a_pack_so_that_few_are_read_twice(tmp_path: Path) -> None:
+    uri, lanes = str(tmp_path / "tokens"), 2
+    write_documents(uri, [natural_lengths(4000)], first_token=FIRST)
+    make_packs(uri, SEQ_LEN, rows=64)
+    dataset = TokenDataset(uri, SEQ_LEN, packing="best_fit")
+    loader = token_loader(dataset, 4, True, lanes=lanes, prefetch_bytes=8 * 64 * 300)
+    for _ in loader:
+        pass
+    first, *rest = loader.sampler.deal.order.levels
+    assert first.block == 64
+    # Tokens and offsets of each whole pack, and of the first of each lane, which is read in two
+    # parts; then of a pack for each of the smaller blocks.
+    blocks = first.dealt + lanes + sum(level.dealt + lanes for level in rest)
+    assert 2 * first.dealt <= loader.stats()["requests"] <= 2 * blocks
 
 
 @pytest.mark.parametrize("what", ["tokens_at", "documents_at", "loss_mask_at"])
