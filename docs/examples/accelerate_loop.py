@@ -1,6 +1,6 @@
 """A loop of one's own with accelerate: `save_state` and `load_state` keep the loader's place too.
 
-    accelerate launch -m docs.examples.accelerate_loop --data s3://tokens/v1 --output run/
+accelerate launch -m docs.examples.accelerate_loop --data s3://tokens/v1 --output run/
 """
 
 import torch

@@ -1,7 +1,7 @@
 """torchrun and DDP: the same global batches, also when a run goes on with other numbers of ranks.
 
-    torchrun --nproc-per-node 2 -m docs.examples.ddp --data s3://tokens/v1 --output run/
-    torchrun --nproc-per-node 1 -m docs.examples.ddp --data s3://tokens/v1 --output run/ --steps 40
+torchrun --nproc-per-node 2 -m docs.examples.ddp --data s3://tokens/v1 --output run/
+torchrun --nproc-per-node 1 -m docs.examples.ddp --data s3://tokens/v1 --output run/ --steps 40
 """
 
 import os

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.stateful import Stateful
 from torch.nn.parallel import DistributedDataParallel
 
 from docs.examples.common import TinyForCausalLM, arguments
-from loaders import DataLoader, TokenDataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 class TokenBatches(Stateful):

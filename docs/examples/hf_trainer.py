@@ -1,7 +1,7 @@
-"""HF Trainer by steps: the loader's place is in each checkpoint, so ranks and batch size may change.
+"""HF Trainer by steps: the loader's place is in each checkpoint; ranks, batch size may change.
 
-    python -m docs.examples.hf_trainer --data s3://tokens/v1 --output run/
-    accelerate launch -m docs.examples.hf_trainer --data ... --deepspeed docs/examples/deepspeed.json
+python -m docs.examples.hf_trainer --data s3://tokens/v1 --output run/
+accelerate launch -m docs.examples.hf_trainer --data ... --deepspeed docs/examples/deepspeed.json
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,11 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
     """A Trainer that takes its batches from loaders as they are."""
 
     def __init__(
-        self, *args: Any, loader: TokenDataLoader, eval_loader: TokenDataLoader | None, **kwargs: Any
+        self,
+        *args: Any,
+        loader: TokenDataLoader,
+        eval_loader: TokenDataLoader | None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.loader, self.eval_loader = loader, eval_loader
@@ -95,7 +99,10 @@ def main() -> None:
         held_out = TokenDataset(options.data, options.seq_len, split=options.evaluate)
         eval_loader = TokenDataLoader(held_out, size)
     trainer = TokenTrainer(
-        TinyForCausalLM(options.data, options.output), training, loader=loader, eval_loader=eval_loader
+        TinyForCausalLM(options.data, options.output),
+        training,
+        loader=loader,
+        eval_loader=eval_loader,
     )
     last = get_last_checkpoint(str(options.output)) if options.output.exists() else None
     trainer.train(resume_from_checkpoint=last)

@@ -1,6 +1,6 @@
 """A plain torch loop that goes on where it was stopped: model, optimizer and loader in one file.
 
-    python -m docs.examples.plain_loop --data s3://tokens/v1 --output run/
+python -m docs.examples.plain_loop --data s3://tokens/v1 --output run/
 """
 
 import os
