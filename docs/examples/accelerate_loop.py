@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 
 from docs.examples.common import TinyForCausalLM, arguments
-from loaders import DataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     )
 
     dataset = TokenDataset(options.data, options.seq_len)
-    loader = DataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
+    loader = TokenDataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
     model = TinyForCausalLM(options.data, options.output)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     # The loader comes back as it is, and gives DeepSpeed its batch size where that is "auto".

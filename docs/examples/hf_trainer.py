@@ -26,7 +26,7 @@ class Steps:
         return self.loader.repeat()
 
 
-class KeepLoader(TrainerCallback, ExportableState):  # type: ignore[misc]  # without types
+class KeepLoader(TrainerCallback, ExportableState):
     """Keeps the loader's state in the `trainer_state.json` of each checkpoint, and restores it."""
 
     def __init__(self, loader: TokenDataLoader) -> None:
@@ -45,7 +45,7 @@ class KeepLoader(TrainerCallback, ExportableState):  # type: ignore[misc]  # wit
             self.loader.load_state_dict(saved["attributes"]["loader"])
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]
+class TokenTrainer(Trainer):
     """A Trainer that takes its batches from loaders as they are."""
 
     def __init__(

@@ -16,7 +16,7 @@ from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataset
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]  # without types
+class TokenTrainer(Trainer):
     """A Trainer that takes its batches from a `loaders.DataLoader`."""
 
     def get_train_dataloader(self) -> Any:

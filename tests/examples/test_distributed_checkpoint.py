@@ -36,8 +36,10 @@ def named_as_s3_does(body: bytes) -> bytes:
 def test_what_two_ranks_saved_is_continued_by_one(
     data: str, output: Path, checkpoints: str
 ) -> None:
-    arguments = ("--data", data, "--output", output, "--batch-size", 8)
-    arguments = (*arguments, "--checkpoints", checkpoints, "--steps", 15, "--save-every", 8)
+    arguments = (
+        *("--data", data, "--output", output, "--batch-size", 8),
+        *("--checkpoints", checkpoints, "--steps", 15, "--save-every", 8),
+    )
     run("distributed_checkpoint", *arguments, ranks=2)
     first, second = given(output), given(output, rank=1)
     run("distributed_checkpoint", *arguments, "--resume-at", 8, ranks=1)
