@@ -48,15 +48,9 @@ class KeepLoader(TrainerCallback, ExportableState):
 class TokenTrainer(Trainer):
     """A Trainer that takes its batches from loaders as they are."""
 
-    def __init__(
-        self,
-        *args: Any,
-        loader: TokenDataLoader,
-        eval_loader: TokenDataLoader | None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, loader: TokenDataLoader, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.loader, self.eval_loader = loader, eval_loader
+        self.loader = loader
         self.add_callback(KeepLoader(loader))
 
     def get_train_dataloader(self) -> Any:
@@ -64,8 +58,10 @@ class TokenTrainer(Trainer):
         return Steps(self.loader)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Instead of one made from `eval_dataset`."""
-        return self.eval_loader
+        """One of its own for each evaluation: it shares nothing with the training loader."""
+        return TokenDataLoader(
+            eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size
+        )
 
 
 def main() -> None:
@@ -80,6 +76,7 @@ def main() -> None:
         max_steps=options.steps,
         save_steps=options.save_every,
         per_device_train_batch_size=options.batch_size,  # DeepSpeed's where that is "auto"
+        per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulate,
         ignore_data_skip=True,  # KeepLoader restores the place
         lr_scheduler_type="constant",
@@ -94,15 +91,14 @@ def main() -> None:
     loader = TokenDataLoader(
         TokenDataset(options.data, options.seq_len), size, shuffle=True, pin_memory=True
     )
-    eval_loader = None
+    held_out = None
     if options.evaluate:
         held_out = TokenDataset(options.data, options.seq_len, split=options.evaluate)
-        eval_loader = TokenDataLoader(held_out, size)
     trainer = TokenTrainer(
         TinyForCausalLM(options.data, options.output),
         training,
         loader=loader,
-        eval_loader=eval_loader,
+        eval_dataset=held_out,
     )
     last = get_last_checkpoint(str(options.output)) if options.output.exists() else None
     trainer.train(resume_from_checkpoint=last)
