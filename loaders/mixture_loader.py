@@ -3,7 +3,6 @@
 import hashlib
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ import torch.utils.data
 from loaders.arguments import Own, checked
 from loaders.dataloader import TokenDataLoader
 from loaders.mixture import Mixture, Weight
-from loaders.mixture_deal import Table
+from loaders.mixture_deal import Table, staggered
 from loaders.mixture_iterator import Mixing, MixtureIterator
 from loaders.mixture_sampler import MixtureSampler
 from loaders.mixture_shares import Course, Shares, Stretch
@@ -63,11 +62,8 @@ class MixtureLoader(TokenDataLoader):
         check_world_size(world_size, rank, own.lanes)
         self._mixture, self._own = dataset, own
         self._progress = Progress()
-        table = _table(dataset, rank, world_size)
-        placed = replace(
-            own, data_parallel_rank=rank, data_parallel_size=world_size, data_parallel_mesh=None
-        )
-        self._sources = _loaders(dataset, size, torchs, placed)
+        table = _table(dataset, size, rank, world_size)
+        self._sources = _loaders(dataset, table, size, torchs, own)
         sampler = MixtureSampler(
             dataset,
             tuple(loader.sampler.deal for loader in self._sources),
@@ -201,25 +197,34 @@ class MixtureLoader(TokenDataLoader):
         return stats
 
 
-def _table(mixture: Mixture, rank: int, world_size: int) -> Table:
+def _table(mixture: Mixture, batch_size: int, rank: int, world_size: int) -> Table:
     """Rows of small sources are moved first: they are the likeliest to be in memory or a cache."""
     datasets = [part.dataset for part in mixture.parts]
     sizes = [dataset.samples * dataset.sample_bytes for dataset in datasets]
     giving = sorted(range(len(sizes)), key=lambda number: (sizes[number], number))
     samples = tuple(dataset.samples for dataset in datasets)
-    return Table(samples, tuple(giving), rank, world_size)
+    turns = staggered(mixture.shares.weights, batch_size, world_size)
+    return Table(samples, tuple(giving), turns, rank, world_size)
 
 
 def _loaders(
-    mixture: Mixture, batch_size: int, torchs: Mapping[str, Any], own: Own
+    mixture: Mixture, table: Table, batch_size: int, torchs: Mapping[str, Any], own: Own
 ) -> tuple[TokenDataLoader, ...]:
     """Of each source: batches of about as many rows as a batch of the mixture has of it."""
+    shared = {**vars(own), "data_parallel_mesh": None, "data_parallel_size": table.world_size}
     datasets = [part.dataset for part in mixture.parts]
     bytes_of = [dataset.samples * dataset.sample_bytes for dataset in datasets]
     budgets = _divided(own.prefetch_bytes, bytes_of)
     workers = torchs["num_workers"]
     loaders = []
-    for part, weight, budget in zip(mixture.parts, mixture.shares.weights, budgets, strict=True):
+    for number, (part, weight) in enumerate(
+        zip(mixture.parts, mixture.shares.weights, strict=True)
+    ):
+        mine = {
+            "seed": _seed(own.seed, part.name),
+            "data_parallel_rank": table.rank_in(number),
+            "prefetch_bytes": budgets[number],
+        }
         try:
             loader = TokenDataLoader(
                 part.dataset,
@@ -228,7 +233,7 @@ def _loaders(
                 num_workers=workers and max(1, round(workers * weight)),
                 timeout=torchs["timeout"],
                 prefetch_factor=torchs["prefetch_factor"],
-                **{**vars(own), "seed": _seed(own.seed, part.name), "prefetch_bytes": budget},
+                **{**shared, **mine},
             )
         except ValueError as error:
             raise ValueError(f"source {part.name!r} of the mixture: {error}") from error

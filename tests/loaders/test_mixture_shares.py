@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders.mixture_deal import Table, Take, places
+from loaders.mixture_deal import Table, Take, places, staggered
 from loaders.mixture_shares import Course, Shares, Stretch, exact
 
 weight = st.one_of(
@@ -128,7 +128,8 @@ def test_ranks_together_use_each_row_of_a_step_once(
 ) -> None:
     samples, first, stop, world = step
     giving = tuple(data.draw(st.permutations(range(len(samples)))))
-    tables = [Table(samples, giving, rank, world) for rank in range(world)]
+    turns = tuple(data.draw(st.integers(0, world - 1)) for _ in samples)
+    tables = [Table(samples, giving, turns, rank, world) for rank in range(world)]
     takes = [table.takes(first, stop) for table in tables]
     for source in range(len(samples)):
         used = [
@@ -149,10 +150,11 @@ def test_a_rank_moves_no_more_rows_than_it_must(
 ) -> None:
     samples, first, stop, world = step
     for rank in range(world):
-        table = Table(samples, tuple(range(len(samples))), rank, world)
+        turns = tuple(3 * source % world for source in range(len(samples)))
+        table = Table(samples, tuple(range(len(samples))), turns, rank, world)
         takes = table.takes(first, stop)
         own = [
-            sum(row % samples[source] % world == rank for row in range(a, b))
+            sum((row % samples[source] + turns[source]) % world == rank for row in range(a, b))
             for source, (a, b) in enumerate(zip(first, stop, strict=True))
         ]
         assert [take.own + take.given for take in takes] == own
@@ -179,3 +181,18 @@ def test_each_source_is_spread_evenly_over_a_batch(counts: list[int]) -> None:
         given = [0, *accumulate(np.isin(np.arange(rows), place).tolist())]
         for row, so_far in enumerate(given):
             assert abs(so_far - count * row / rows) <= 1 + len(counts) / 2
+
+
+@pytest.mark.parametrize("weights", [["0.7", "0.3"], ["1"] * 12, ["1"] * 8, [*"98542"]])
+def test_of_batches_of_8_rows_less_than_a_tenth_is_moved(weights: list[str]) -> None:
+    shares = Shares(exact(weights))
+    # Larger than anything that may be looked at row by row.
+    samples = tuple(10**15 + source for source in range(len(weights)))
+    turns = staggered(shares.weights, 8, 8)
+    moved = 0
+    for step in range(5_000, 5_050):
+        first, stop = shares.counts(step * 64), shares.counts((step + 1) * 64)
+        for rank in range(8):
+            table = Table(samples, tuple(range(len(weights))), turns, rank, 8)
+            moved += sum(len(take.taken) for take in table.takes(first, stop))
+    assert moved / (50 * 64) < 0.1
