@@ -11,7 +11,7 @@ import torch
 
 from loaders.blocks import IGNORED, Rows
 from loaders.form import Form
-from loaders.gather import Batch, Batches, Gather
+from loaders.gather import CACHED_BYTES, Batch, Batches, Gather, split
 from loaders.memory import Memory
 from loaders.schedule import Chunk, Span
 from loaders.slabs import Slabs
@@ -36,35 +36,40 @@ class Collate:
         self._most_rows = most_rows
 
     def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
-        size, addresses = self._span.batch_size, memory.addresses(chunk)
+        addresses = memory.addresses(chunk)
         rows = len(addresses) + chunk.padding
-        found: list[Batch] = []
-        for first, tensors, arrays in self._memory(rows, addresses, memory.rows):
-            fill(self._form, memory.rows, addresses[first : first + size], arrays)
-            self._take_back(chunk.step * size + first, arrays["labels"])
-            found.append(finish(self._form, tensors))
+        made = self._uneven if self._form.packing == "none" else self._even
+        found = [finish(self._form, batch) for batch in made(chunk, addresses, rows, memory.rows)]
         return found, [batch["input_ids"].numel() for batch in found]
 
-    def _memory(
-        self, rows: int, addresses: Ints, held: Rows
-    ) -> Iterator[tuple[int, Batch, dict[str, Ints]]]:
-        """For each batch its first row, and memory for its keys: as tensors and as arrays."""
+    def _even(self, chunk: Chunk, addresses: Ints, rows: int, held: Rows) -> Iterator[Batch]:
+        """Batches of equal length, filled some rows at a time whatever the batch size."""
+        length = held.tokens.shape[1]
+        taken = {
+            name: self._slabs.take((rows, length), self._most_rows * length)
+            for name in self._form.keys
+        }
+        some = max(1, CACHED_BYTES // held.tokens[0].nbytes)
+        for first in range(0, rows, some):
+            part = slice(first, first + some)
+            arrays = {name: array[part] for name, (_, array) in taken.items()}
+            fill(self._form, held, addresses[part], arrays)
+        self._take_back(chunk.step * self._span.batch_size, taken["labels"][1])
+        names, size = taken.keys(), self._span.batch_size
+        for tensors in zip(*(split(taken[name][0], size) for name in names), strict=True):
+            yield dict(zip(names, tensors, strict=True))
+
+    def _uneven(self, chunk: Chunk, addresses: Ints, rows: int, held: Rows) -> Iterator[Batch]:
+        """Batches that are as long as their longest row; `seq_len` can't have changed."""
+        assert held.filled is not None
         form, size, length = self._form, self._span.batch_size, held.tokens.shape[1]
-        if form.packing == "none":
-            assert held.filled is not None
-            for first in range(0, rows, size):
-                longest = held.filled[addresses[first : first + size]].max(initial=0)
-                shape = (min(size, rows - first), form.width(int(longest), length))
-                taken = {name: self._slabs.take(shape, size * length) for name in form.keys}
-                tensors = {name: tensor for name, (tensor, _) in taken.items()}
-                yield first, tensors, {name: array for name, (_, array) in taken.items()}
-            return
-        room = self._most_rows * length
-        taken = {name: self._slabs.take((rows, length), room) for name in form.keys}
         for first in range(0, rows, size):
-            part = slice(first, first + size)
-            tensors = {name: tensor[part] for name, (tensor, _) in taken.items()}
-            yield first, tensors, {name: array[part] for name, (_, array) in taken.items()}
+            real = addresses[first : first + size]
+            width = form.width(int(held.filled[real].max(initial=0)), length)
+            shape = (min(size, rows - first), width)
+            taken = {name: self._slabs.take(shape, size * length) for name in form.keys}
+            fill(form, held, real, {name: array for name, (_, array) in taken.items()})
+            yield {name: tensor for name, (tensor, _) in taken.items()}
 
     def _take_back(self, first: int, labels: Ints) -> None:
         """No label a second time: for what was read before `seq_len` changed. `first`: the row of

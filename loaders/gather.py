@@ -12,7 +12,7 @@ from loaders.schedule import Chunk, Span
 from loaders.slabs import Slabs
 
 # Gathered rows are widened twice (input_ids, labels) while they are still in the CPU's cache.
-_CACHED_BYTES = 1 << 19
+CACHED_BYTES = 1 << 19
 
 Batch = dict[str, Any]  # tensors, and numbers that are about all of it
 
@@ -41,7 +41,7 @@ class Gather:
     def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
         ids, labels = self._gather(chunk, memory)
         size, seq_len = self._span.batch_size, ids.shape[1]
-        pairs = zip(_split(ids, size), _split(labels, size), strict=True)
+        pairs = zip(split(ids, size), split(labels, size), strict=True)
         batches = [
             {"input_ids": some_ids, "labels": some_labels} for some_ids, some_labels in pairs
         ]
@@ -78,12 +78,12 @@ class Gather:
     def _narrow_like(self, tokens: np.ndarray) -> np.ndarray:
         """Room for some rows, in the CPU's cache."""
         if self._narrow.dtype != tokens.dtype or self._narrow.shape[1] != tokens.shape[1]:
-            some = max(1, _CACHED_BYTES // tokens[0].nbytes)
+            some = max(1, CACHED_BYTES // tokens[0].nbytes)
             self._narrow = np.empty((some, tokens.shape[1]), tokens.dtype)
         return self._narrow
 
 
-def _split(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+def split(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
     """`size` rows each, the last perhaps fewer; unbind costs a third of split."""
     steps, rest = divmod(len(rows), size)
     whole = rows[: steps * size].view(steps, size, rows.shape[1]).unbind(0)

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from loaders.dataset import Sample, TokenDataset
+from loaders.form import Form
 from loaders.mixture_shares import Shares, exact
 from loaders.sampler import PaddingIndex
 
@@ -87,6 +88,15 @@ class Mixture(Dataset[Sample]):
     def seq_len(self) -> int:
         """Tokens in a sample."""
         return self.parts[0].dataset.seq_len
+
+    @property
+    def form(self) -> Form:
+        """Which keys and labels its rows have."""
+        return self.parts[0].dataset.form
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """As `TokenDataset.collate`."""
+        return self.parts[0].dataset.collate(samples)
 
     def shares_of(self, weights: Mapping[str, Weight]) -> Shares:
         """What these weights, in the mixture's unit, are as shares of its rows.
@@ -173,6 +183,13 @@ def _check_together(parts: Sequence[Part], seq_len: int | None) -> None:
             raise ValueError(
                 f"source {part.name!r} has seq_len={part.dataset.seq_len}, the mixture "
                 f"{length}: rows of a batch are equally long"
+            )
+        form = part.dataset.form
+        if form != first.dataset.form or form.packing == "none":
+            raise ValueError(
+                f"source {part.name!r} gives rows by {form}, {first.name!r} by "
+                f"{first.dataset.form}: rows of a batch have the same keys and are equally long. "
+                'Make all TokenDatasets with the same options, none with packing="none"'
             )
         mine, others = (one.dataset.stream.dataset.manifest.tokenizer for one in (first, part))
         if mine.fingerprint != others.fingerprint:

@@ -44,6 +44,8 @@ def batch_of(
                 array[place[at:end]] = piece.arrays[name][piece.start : piece.stop]
                 at = end
         array[given:] = IGNORED if name == "labels" else 0
+        if name == "position_ids":
+            array[given:] = np.arange(shape[0])
         batch[name] = tensor
     return batch
 

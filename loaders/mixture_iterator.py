@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from loaders.collate import finish
 from loaders.dataset import Sample
 from loaders.iterator import BatchTimeout
 from loaders.mixture import Mixture
@@ -127,7 +128,7 @@ class MixtureIterator:
         self._rows = stretch.counts(mixing.sampler.row(span.epoch, span.start))
         self._own = ()  # the streams that there were end first
         self._own = tuple(
-            OwnRows(loader, mixing.table, source, row)
+            OwnRows(loader, mixing.table, source, row, mixing.mixture.form.keys)
             for source, (loader, row) in enumerate(zip(mixing.loaders, self._rows, strict=True))
         )
         self._plan_anew()
@@ -198,6 +199,7 @@ class MixtureIterator:
         rows = span.position_after(self._step + 1) - span.position_after(self._step)
         rows = -(-rows // span.world_size)
         batch = batch_of(pieces, rows, span.batch_size, mixing.slabs)
+        batch = finish(mixing.mixture.form, batch)
         assembled = time.perf_counter_ns()
         self._step += 1
         position = span.position_after(self._step)

@@ -92,6 +92,7 @@ class MixtureLoader(TokenDataLoader):
             dataset,
             size,
             sampler=sampler,
+            collate_fn=None if dataset.form.plain else dataset.collate,
             drop_last=torchs["drop_last"],
             pin_memory=torchs["pin_memory"],
         )

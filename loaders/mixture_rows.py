@@ -42,10 +42,15 @@ class OwnRows:
     """This rank's own rows of a source from row `row` on, epoch after epoch.
 
     Reading begins at once.
+
+    Args:
+        keys: what there is of each row.
     """
 
-    def __init__(self, loader: Repeats, table: Table, source: int, row: int) -> None:
-        self._table, self._source = table, source
+    def __init__(
+        self, loader: Repeats, table: Table, source: int, row: int, keys: Sequence[str]
+    ) -> None:
+        self._table, self._source, self._keys = table, source, keys
         self._samples = table.samples[source]
         epoch, position = divmod(row, self._samples)
         loader.load_state_dict({**loader.state_dict(), "epoch": epoch, "position": position})
@@ -84,7 +89,8 @@ class OwnRows:
         if not self._with_padding:
             self._begin_epoch(0)
         batch = next(self._batches)
-        self._arrays = {name: tensor.numpy() for name, tensor in batch.items()}
+        # What is about the whole batch is another in the mixture's.
+        self._arrays = {name: batch[name].numpy() for name in self._keys}
         rows = len(batch["input_ids"])
         self._at, self._stop = 0, min(rows, self._left)  # behind those lies padding
         self._left -= self._stop

@@ -92,7 +92,8 @@ def rows_of_a_pack(stream: Stream, seq_len: int) -> int:
     mask = 1 if stream.dataset.manifest.loss_mask else 0
     row_bytes = seq_len * (stream.dtype.itemsize + mask)
     order = Order(max(1, stream.tokens // seq_len), row_bytes, DEFAULT_LANES)
-    return max(_FEWEST_ROWS, _FEWEST_BYTES // row_bytes, order.block)
+    fewest = max(_FEWEST_ROWS, 1 << (_FEWEST_BYTES // row_bytes).bit_length() >> 1)
+    return max(fewest, order.block)  # all of them powers of two: smaller blocks lie in one pack
 
 
 def _lengths(stream: Stream, bar: tqdm[Any]) -> Iterator[Ints]:
