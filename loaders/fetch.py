@@ -78,11 +78,15 @@ class Fetcher:
     def threads(self) -> int:
         return len(self._at.threads)
 
-    def submit(self, part: Part, done: Callable[[], None]) -> None:
-        """Brings `part`, then calls `done` from a fetch thread."""
+    def submit(self, part: Part, done: Callable[[], None], *, first: bool = False) -> None:
+        """Brings `part` and what follows it, then calls `done` from a fetch thread.
+
+        first: before everything that is queued.
+        """
         reads = part.reads
         job = Job(part, done, len(reads), [b""] * len(reads))
-        self._enqueue([Attempt(Request(job, number, read)) for number, read in enumerate(reads)])
+        attempts = [Attempt(Request(job, number, read)) for number, read in enumerate(reads)]
+        self._enqueue(attempts, first=first)
 
     def watch(self) -> None:
         """Abandons reads past their deadline and sends second ones for those that are late.
@@ -111,7 +115,8 @@ class Fetcher:
         if late:
             self._counts.add(hedges=len(late))
             self._enqueue(late, first=True)
-        if stuck > self._patience.most_abandoned:
+        # Each thread may be stuck once, and its successor; few threads a few times more.
+        if stuck > max(self._patience.most_abandoned, 2 * self._most_threads):
             self._fail(StoreError(f"{self._source.uri}: {stuck} reads are stuck without an answer"))
 
     def waiting_for(self) -> str:
@@ -273,12 +278,15 @@ class Fetcher:
             if job.missing:
                 return
         try:
-            job.part.land(job.data)
+            following = job.part.land(job.data)
         except CorruptShard as error:
             self._read_again(request, error)
             return
         landed, job.data = job.data, []
-        job.done()
+        if following is None:
+            job.done()
+        else:
+            self.submit(following, job.done, first=True)
         if self._cache is not None:
             for number, read in enumerate(job.part.reads):
                 if number not in job.cached:

@@ -44,7 +44,11 @@ class OwnRows:
     Reading begins at once.
     """
 
-    def __init__(self, loader: Repeats, table: Table, source: int, row: int) -> None:
+    def __init__(
+        self, loader: Repeats, keys: Sequence[str], table: Table, source: int, row: int
+    ) -> None:
+        """`keys`: of a batch, that have a row for each sample."""
+        self._keys = keys
         self._table, self._source = table, source
         self._samples = table.samples[source]
         epoch, position = divmod(row, self._samples)
@@ -84,7 +88,7 @@ class OwnRows:
         if not self._with_padding:
             self._begin_epoch(0)
         batch = next(self._batches)
-        self._arrays = {name: tensor.numpy() for name, tensor in batch.items()}
+        self._arrays = {name: batch[name].numpy() for name in self._keys}
         rows = len(batch["input_ids"])
         self._at, self._stop = 0, min(rows, self._left)  # behind those lies padding
         self._left -= self._stop

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import DataLoader, Mixture, MixtureLoader, TokenDataLoader, TokenDataset
+from loaders.__main__ import main
 from loaders.mixture_loader import _divided
 from tests.loaders.mixtures import (
     SEQ_LEN,
@@ -315,3 +316,64 @@ def test_memory_is_given_to_small_sources_whole_and_divided_among_the_rest() -> 
     assert _divided(100, [70, 10, 500]) == [45, 10, 45]
     assert _divided(100, [20, 10, 500]) == [20, 10, 70]
     assert _divided(100, [20, 10, 30]) == [20, 10, 30]
+
+
+def test_set_epoch_before_the_first_batch_moves_an_iteration_that_has_begun(
+    mixed: Mixture,
+) -> None:
+    expected = steps([mixture_loader(mixed, 8, True)], 140)
+    loader = mixture_loader(mixed, 8, True)
+    batches = iter(loader)
+    loader.set_epoch(1)
+    assert [rows([batch]) for batch in batches] == expected[68:136]
+    loader.set_epoch(5)
+    assert loader.stats()["epoch"] == 5
+
+
+@pytest.mark.parametrize("world", [1, 4])
+@pytest.mark.parametrize("mask", [True, False])
+def test_masks_of_documents_and_labels_one_ahead_come_with_the_rows(
+    tmp_path: Path, world: int, mask: bool
+) -> None:
+    options: dict[str, Any] = {"labels": "next", "document_mask": mask}
+    uris = {part: source(str(tmp_path / part), n, 60 + n).uri for n, part in enumerate("ab")}
+    several = Mixture({name: (uri, 1) for name, uri in uris.items()}, SEQ_LEN, **options)
+    for loader in ranks(several, world, 8, shuffle=True):
+        batches = [*loader]
+        rebuilt = torch.utils.data.DataLoader(
+            several, loader.batch_size, sampler=loader.sampler, collate_fn=several.collate
+        )
+        loader.set_epoch(0)
+        for batch, other in zip(batches, rebuilt, strict=True):
+            assert batch.keys() == other.keys()
+            assert ("cu_seqlens" in batch) == mask
+            for name, value in batch.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
+            real = batch["labels"][:, 0] != -100
+            assert torch.equal(batch["labels"][real, 0], batch["input_ids"][real, 1])
+
+
+def test_packed_rows_count_with_the_tokens_that_are_in_them(tmp_path: Path) -> None:
+    uris = {}
+    for number, name in enumerate("ab"):
+        uris[name] = source(str(tmp_path / name), number, 60 + 100 * number).uri
+        assert main(["pack", uris[name], "--seq-len", str(SEQ_LEN)]) == 0
+    several = Mixture({name: (uri, 1) for name, uri in uris.items()}, SEQ_LEN, packing="best_fit")
+    datasets = [part.dataset for part in several.parts]
+    a, b = (Fraction(dataset.samples, dataset.stream.tokens) for dataset in datasets)
+    assert several.shares.weights == (a / (a + b), b / (a + b))
+    batches = [*mixture_loader(several, 8, True)]
+    assert all("attention_mask" in batch for batch in batches)
+    assert main(["pack", uris["a"], "--seq-len", str(SEQ_LEN), "--packing", "none"]) == 0
+    with pytest.raises(ValueError, match="packing='none' does not go with a Mixture"):
+        Mixture({"a": (uris["a"], 1)}, SEQ_LEN, packing="none")
+
+
+def test_sources_of_different_options_are_refused(tmp_path: Path) -> None:
+    uris = [source(str(tmp_path / name), n, 20).uri for n, name in enumerate("ab")]
+    pairs = {
+        "a": (TokenDataset(uris[0], SEQ_LEN), 1),
+        "b": (TokenDataset(uris[1], SEQ_LEN, labels="next"), 1),
+    }
+    with pytest.raises(ValueError, match="the samples of sources 'a' and 'b' differ: Form"):
+        Mixture(pairs)
