@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the loader had drop_last=True (counts at the end of an epoch)",
     )
     at.add_argument("--json", action="store_true", help="one JSON object for each excerpt")
+    at.add_argument("--pack-dir", help="the loader's pack_dir, if it had one")
     at.set_defaults(run=_at)
     pack = commands.add_parser(
         "pack",
@@ -138,7 +139,7 @@ def _pack(options: argparse.Namespace) -> None:
 
 def _at(options: argparse.Namespace) -> None:
     state = _state(options.state)
-    dataset = dataset_of(options.uri, state)
+    dataset = dataset_of(options.uri, state, options.pack_dir)
     batch = batch_at(
         dataset,
         state,

@@ -17,7 +17,7 @@ from loaders.form import Form, Labels, Packing
 from loaders.opening import hold_checksums, open_dataset
 from loaders.order import BLOCK_BYTES, Order
 from loaders.pack_file import PackKey, Packs, read_packs
-from loaders.packed_rows import parts_of_rows
+from loaders.packed_rows import parts_of_rows, stretches_of_row
 from loaders.parts import Deal
 from loaders.sampler import PaddingIndex, PartlyRead
 from loaders.schedule import Run
@@ -198,6 +198,13 @@ class TokenDataset(Dataset[Sample]):
             start, stop = tokens_of_run(self.stream, self.seq_len, run, rows)
             parts += starts_of_run(self.stream, checksums, start, stop, rows)
         return parts
+
+    def stretches(self, sample: int) -> list[tuple[int, int]]:
+        """Tokens [start, stop) of the stream that a sample is made of, in their order there."""
+        if self._packs is None:
+            return [(sample * self.seq_len, (sample + 1) * self.seq_len)]
+        _, source, checksums = self._of_this_process()
+        return stretches_of_row(self.stream, checksums, source, self._packs.plan, sample)
 
     def _of_this_process(self) -> tuple[int, Source, Checksums]:
         process = self._process

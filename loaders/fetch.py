@@ -26,8 +26,10 @@ from shards.errors import CorruptShard, StoreError
 
 # How often whoever waits looks after late reads.
 WATCH_SECONDS = 0.1
-# What leaving the program waits for a read to take at most: S3's usual ones need 0.1-0.2 s.
+# What leaving the program waits at most, for reads that aren't stuck: S3's usual ones need 0.1-0.2
+# s, on a busy machine a few times that. One that has been under way for longer is stuck.
 _EXIT_SECONDS = 1.0
+_STUCK_SECONDS = 5.0
 PATIENCE = Patience()
 
 
@@ -380,7 +382,7 @@ _open_fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """At exit: no more reads, and a moment for those that have just begun.
+    """At exit: no more reads, and a moment for those that are under way.
 
     A thread that comes back from native code while the interpreter is being taken down is unwound
     through Rust's frames, which aborts the process ("FATAL: exception not rethrown", until Python
@@ -389,7 +391,10 @@ def _close_all() -> None:
     fetchers = list(_open_fetchers)
     for fetcher in fetchers:
         fetcher.close()
-    while any(fetcher.has_read_younger_than(_EXIT_SECONDS) for fetcher in fetchers):
+    until = time.monotonic() + _EXIT_SECONDS
+    while time.monotonic() < until and any(
+        fetcher.has_read_younger_than(_STUCK_SECONDS) for fetcher in fetchers
+    ):
         time.sleep(0.01)
 
 

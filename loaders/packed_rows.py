@@ -5,17 +5,19 @@ of them lie in which row follows from the documents' offsets, read beside them. 
 only some rows of a pack reads all of it, since their pieces are spread over it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from loaders.attempts import Part
 from loaders.blocks import Checksums, PartOfRun, Rows
+from loaders.bring import bring
 from loaders.layout import Layout, lay_out
 from loaders.pack_plan import PackPlan
 from loaders.schedule import Run
-from loaders.source import Read
+from loaders.source import Read, Source
 from loaders.starts import Bytes, part_with_offsets
 from shards.dataset import Stream
 from shards.errors import DatasetError
@@ -35,6 +37,20 @@ def parts_of_rows(
     ]
 
 
+def stretches_of_row(
+    stream: Stream, checksums: Checksums, source: Source, plan: PackPlan, row: int
+) -> list[tuple[int, int]]:
+    """Tokens [start, stop) of the stream that lie in a row, in their order there. Reads offsets."""
+    number, place = divmod(row, plan.rows)
+    found: list[tuple[int, int]] = []
+
+    def then(offsets: list[OffsetsRead], window: int) -> Part:
+        return _Stretches(stream, plan, number, window, offsets, place, found)
+
+    bring(source, [_part_with_window(stream, checksums, plan, number, then)])
+    return found
+
+
 def _packs(plan: PackPlan, run: Run) -> list[tuple[int, int, slice]]:
     """The packs of a run: number, the first row of it, and which rows of the run are its."""
     found, filled = [], 0
@@ -49,16 +65,51 @@ def _packs(plan: PackPlan, run: Run) -> list[tuple[int, int, slice]]:
 def _part(
     stream: Stream, checksums: Checksums, plan: PackPlan, number: int, first: int, rows: Rows
 ) -> Part:
-    start, stop = int(plan.token[number]), int(plan.token[number + 1])
-    window = stop
-    if plan.packing == "best_fit":  # what the pack was chosen from
-        window = min(start + plan.seq_len * plan.rows, stream.tokens)
-    looked_at = stream.pieces(start, min(window + 1, stream.tokens))
-
-    def then(offsets: list[OffsetsRead]) -> Part:
+    def then(offsets: list[OffsetsRead], window: int) -> Part:
         return _PartOfPack(stream, checksums, plan, number, window, offsets, first, rows)
 
-    return part_with_offsets(stream.dataset, checksums, looked_at, then)
+    return _part_with_window(stream, checksums, plan, number, then)
+
+
+def _part_with_window(
+    stream: Stream,
+    checksums: Checksums,
+    plan: PackPlan,
+    number: int,
+    then: Callable[[list[OffsetsRead], int], Part],
+) -> Part:
+    """A part that is given how to read the offsets of a pack, and up to which token they tell."""
+    start, window = int(plan.token[number]), int(plan.token[number + 1])
+    if plan.packing == "best_fit":  # what the pack was chosen from
+        window = min(start + plan.seq_len * plan.rows, stream.tokens)
+    pieces = stream.pieces(start, min(window + 1, stream.tokens))
+    return part_with_offsets(
+        stream.dataset, checksums, pieces, lambda offsets: then(offsets, window)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretches:
+    """Finds out what lies in the row `place` of a pack."""
+
+    stream: Stream
+    plan: PackPlan
+    number: int
+    window: int
+    offsets: Sequence[OffsetsRead]
+    place: int
+    found: list[tuple[int, int]]
+
+    @property
+    def reads(self) -> list[Read]:
+        return [Read(one.piece.path, one.byte_start, one.byte_stop) for one in self.offsets]
+
+    def land(self, data: Sequence[Bytes]) -> None:
+        starts = _starts(self.offsets, data)
+        layout = checked_layout(self.plan, self.number, starts, self.window, self.stream)
+        mine = layout.row == self.place
+        first = layout.start[mine] + int(self.plan.token[self.number])
+        self.found[:] = zip(first.tolist(), (first + layout.length[mine]).tolist(), strict=True)
 
 
 class _PartOfPack:

@@ -122,6 +122,7 @@ class FaultyS3:
         served: those that got the server's answer, in the order of their ends.
         refuse: by the request's headers, an answer to be given instead of the server's: status,
             headers, XML.
+        amend: the body of an answer of the server's, put right.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -130,6 +131,7 @@ class FaultyS3:
         self.stall_s = 30.0
         self.latency_s = (0.0, 0.0)
         self.refuse: Callable[[Message], Answer | None] = lambda headers: None
+        self.amend: Callable[[bytes], bytes] = lambda body: body
         self.met: Counter[Fault] = Counter()
         self.requests: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
@@ -234,7 +236,10 @@ class _Handler(BaseHTTPRequestHandler):
             connection.endheaders(body)
             answer = connection.getresponse()
             data = answer.read()
-            return answer.status, answer.getheaders(), data
+            headers = answer.getheaders()
+            if (amended := self.faulty.amend(data)) != data:
+                headers = [one for one in headers if one[0].lower() != "content-length"]
+            return answer.status, headers, amended
         finally:
             connection.close()
 

@@ -22,9 +22,9 @@ from shards.errors import StokerError
 
 ROWS, SEQ_LEN = 8, 2048
 LOOKS = 240
-# What the last quarter's memory may be above the second one's: allocators keep some of what they
-# had, and 2 % of it is below what a leak of one batch an epoch would be.
-RSS_GROWTH = 1.02
+# What the last quarter's memory may be above the second one's: freed memory that the C library
+# keeps in pieces grows for a while, by less than this, where what is in use stays the same.
+RSS_GROWTH = 1.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Sample:
     rss: int
     threads: int
     files: int
+    sockets: int
 
 
 @dataclass(frozen=True)
@@ -50,39 +51,66 @@ class Soak:
         size = len(self.samples) / 4
         return [self.samples[round(part * size) : round((part + 1) * size)] for part in range(4)]
 
-    def growth(self, name: str) -> float:
-        """Median of the last quarter over that of the second, while which it has settled."""
-        second, last = (
-            median(getattr(one, name) for one in self.quarters()[part]) for part in (1, 3)
+    @property
+    def rss_growth(self) -> float:
+        """Median memory of the last quarter over that of the second, in which it has settled."""
+        second, last = (median(one.rss for one in self.quarters()[part]) for part in (1, 3))
+        return last / second
+
+    def grown(self) -> list[str]:
+        """What isn't flat, in words.
+
+        Threads come and go between two epochs, so the last quarter's median is held against the
+        most that was seen in the first half. A connection to the store stays when it has been
+        used, and one more is opened whenever more reads are under way than ever: as many as there
+        are threads is what there may be.
+        """
+        first, second, _, last = self.quarters()
+        found = []
+        for name in ("threads", "files"):
+            most = max(getattr(one, name) for one in (*first, *second))
+            now = median(getattr(one, name) for one in last)
+            if now > most:
+                found.append(f"{name} {now:g}, at most {most} in the first half")
+        sockets, threads = (
+            max(getattr(one, name) for one in self.samples) for name in ("sockets", "threads")
         )
-        return float(last / second)
+        if sockets > threads:
+            found.append(f"{sockets} sockets for {threads} threads")
+        if self.rss_growth > RSS_GROWTH:
+            found.append(f"memory x {self.rss_growth:.3f}, of {RSS_GROWTH} allowed")
+        return found
 
     @property
     def flat(self) -> bool:
-        """Threads and descriptors no more, memory no more than `RSS_GROWTH` says."""
-        more = max(self.growth("threads"), self.growth("files"))
-        return more <= 1.0 and self.growth("rss") <= RSS_GROWTH
+        """Whether nothing has grown."""
+        return not self.grown()
 
     def table(self) -> str:
         """Quarters, and the verdict."""
-        lines = [f"{'quarter':>8} {'minutes':>8} {'RSS MiB':>18} {'threads':>12} {'files':>12}"]
+        lines = [
+            f"{'quarter':>8} {'minutes':>8} {'RSS MiB':>18} {'threads':>12} {'files':>12} "
+            f"{'sockets':>12}"
+        ]
         for number, part in enumerate(self.quarters(), 1):
             lines.append(
                 f"{number:8} {part[-1].seconds / 60:8.1f} "
                 f"{_range([one.rss / 2**20 for one in part]):>18} "
                 f"{_range([one.threads for one in part]):>12} "
-                f"{_range([one.files for one in part]):>12}"
+                f"{_range([one.files for one in part]):>12} "
+                f"{_range([one.sockets for one in part]):>12}"
             )
-        grown = ", ".join(
-            f"{what} x {self.growth(name):.3f}"
-            for what, name in (("memory", "rss"), ("threads", "threads"), ("files", "files"))
-        )
         seconds = self.samples[-1].seconds
         lines.append(
             f"{self.tokens / 1e9:.1f} G tokens in {seconds / 60:.1f} minutes, "
             f"{self.tokens / self.epoch_tokens:.1f} epochs; smallest / median / largest look"
         )
-        lines.append(f"{'flat' if self.flat else 'NOT flat'}: last over second quarter, {grown}")
+        verdict = "; ".join(self.grown())
+        lines.append(
+            f"NOT flat: {verdict}"
+            if verdict
+            else f"flat: memory x {self.rss_growth:.3f} from the second quarter to the last"
+        )
         return "\n".join(lines)
 
     def content(self) -> dict[str, Any]:
@@ -123,7 +151,8 @@ def _watched(one: Contender, seconds: float) -> tuple[list[Sample], int]:
         while (spent := time.monotonic() - began) < seconds:
             read += one.ask("round", seconds=step, endless=True)["tokens"]
             seen = look(one.pid)
-            samples.append(Sample(time.monotonic() - began, seen.rss, seen.threads, seen.files))
+            after = time.monotonic() - began
+            samples.append(Sample(after, seen.rss, seen.threads, seen.files, seen.sockets))
             bar.update(round(spent) - bar.n)
     return samples, read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ class Look:
 
     Attributes:
         cpu_s: user and system, of those that ended and were waited for too.
+        files, sockets: open file descriptors: sockets, and all the others.
         rss: bytes; a page that processes share counts in each.
         files: open file descriptors.
     """
@@ -27,11 +29,12 @@ class Look:
     threads: int
     processes: int
     files: int
+    sockets: int
 
 
 def look(pid: int) -> Look:
     """At `pid` and its descendants; a process that has just gone is left out."""
-    cpu, rss, threads, processes, files = 0.0, 0, 0, 0, 0
+    cpu, rss, threads, processes, files, sockets = 0.0, 0, 0, 0, 0, 0
     found = []
     with suppress(psutil.Error):
         root = psutil.Process(pid)
@@ -39,11 +42,22 @@ def look(pid: int) -> Look:
     for one in found:
         with suppress(psutil.Error), one.oneshot():
             times = one.cpu_times()
-            memory, running, opened = one.memory_info().rss, one.num_threads(), one.num_fds()
+            memory, running, opened = one.memory_info().rss, one.num_threads(), _opened(one.pid)
             cpu += times.user + times.system + times.children_user + times.children_system
-            rss, threads, files = rss + memory, threads + running, files + opened
-            processes += 1
-    return Look(cpu, rss, threads, processes, files)
+            rss, threads, processes = rss + memory, threads + running, processes + 1
+            connected = sum(name.startswith("socket:") for name in opened)
+            files, sockets = files + len(opened) - connected, sockets + connected
+    return Look(cpu, rss, threads, processes, files, sockets)
+
+
+def _opened(pid: int) -> list[str]:
+    """What the descriptors of a process lead to; nothing where there is no /proc."""
+    found = []
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 class Peaks:

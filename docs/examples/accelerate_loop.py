@@ -1,13 +1,13 @@
 """A loop of one's own with accelerate: `save_state` and `load_state` keep the loader's place too.
 
-    accelerate launch -m docs.examples.accelerate_loop --data s3://tokens/v1 --output run/
+accelerate launch -m docs.examples.accelerate_loop --data s3://tokens/v1 --output run/
 """
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 
 from docs.examples.common import TinyForCausalLM, arguments
-from loaders import DataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     )
 
     dataset = TokenDataset(options.data, options.seq_len)
-    loader = DataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
+    loader = TokenDataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
     model = TinyForCausalLM(options.data, options.output)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     # The loader comes back as it is, and gives DeepSpeed its batch size where that is "auto".

@@ -1,7 +1,7 @@
 """torchrun and DDP: the same global batches, also when a run goes on with other numbers of ranks.
 
-    torchrun --nproc-per-node 2 -m docs.examples.ddp --data s3://tokens/v1 --output run/
-    torchrun --nproc-per-node 1 -m docs.examples.ddp --data s3://tokens/v1 --output run/ --steps 40
+torchrun --nproc-per-node 2 -m docs.examples.ddp --data s3://tokens/v1 --output run/
+torchrun --nproc-per-node 1 -m docs.examples.ddp --data s3://tokens/v1 --output run/ --steps 40
 """
 
 import os
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from docs.examples.common import TinyForCausalLM, arguments
-from loaders import DataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     # The loader asks torch.distributed which rank it is. One batch of all ranks together is the
     # same for any number of them that divides `lanes`.
     dataset = TokenDataset(options.data, options.seq_len)
-    loader = DataLoader(
+    loader = TokenDataLoader(
         dataset, options.batch_size // dist.get_world_size(), shuffle=True, pin_memory=True
     )
     model = DistributedDataParallel(TinyForCausalLM(options.data, options.output).to(device))

@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.nn.parallel import DistributedDataParallel
 
 from docs.examples.common import TinyForCausalLM, arguments
-from loaders import DataLoader, TokenDataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 class TokenBatches(Stateful):
@@ -49,7 +51,7 @@ def writer(uri: str) -> Any:
         from s3torchconnector.dcp import S3StorageWriter  # of `s3torchconnector[dcp]`
 
         return S3StorageWriter(os.environ["AWS_REGION"], uri)
-    return dcp.FileSystemWriter(uri)
+    return FileSystemWriter(uri)
 
 
 def reader(uri: str) -> Any:
@@ -58,7 +60,7 @@ def reader(uri: str) -> Any:
         from s3torchconnector.dcp import S3StorageReader
 
         return S3StorageReader(os.environ["AWS_REGION"], uri)
-    return dcp.FileSystemReader(uri)
+    return FileSystemReader(uri)
 
 
 def main() -> None:
@@ -81,7 +83,7 @@ def main() -> None:
     step = options.resume_at
     if step:
         saved = everything()
-        dcp.load(saved, storage_reader=reader(f"{options.checkpoints}/step-{step}"))
+        load(saved, storage_reader=reader(f"{options.checkpoints}/step-{step}"))
         set_state_dict(
             model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"]
         )
@@ -92,7 +94,7 @@ def main() -> None:
         optimizer.zero_grad()
         step += 1
         if step % options.save_every == 0:
-            dcp.save(everything(), storage_writer=writer(f"{options.checkpoints}/step-{step}"))
+            save(everything(), storage_writer=writer(f"{options.checkpoints}/step-{step}"))
     dist.destroy_process_group()
 
 

@@ -1,7 +1,7 @@
-"""HF Trainer by steps: the loader's place is in each checkpoint, so ranks and batch size may change.
+"""HF Trainer by steps: the loader's place is in each checkpoint; ranks, batch size may change.
 
-    python -m docs.examples.hf_trainer --data s3://tokens/v1 --output run/
-    accelerate launch -m docs.examples.hf_trainer --data ... --deepspeed docs/examples/deepspeed.json
+python -m docs.examples.hf_trainer --data s3://tokens/v1 --output run/
+accelerate launch -m docs.examples.hf_trainer --data ... --deepspeed docs/examples/deepspeed.json
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Steps:
         return self.loader.repeat()
 
 
-class KeepLoader(TrainerCallback, ExportableState):  # type: ignore[misc]  # without types
+class KeepLoader(TrainerCallback, ExportableState):
     """Keeps the loader's state in the `trainer_state.json` of each checkpoint, and restores it."""
 
     def __init__(self, loader: TokenDataLoader) -> None:
@@ -45,14 +45,12 @@ class KeepLoader(TrainerCallback, ExportableState):  # type: ignore[misc]  # wit
             self.loader.load_state_dict(saved["attributes"]["loader"])
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]
+class TokenTrainer(Trainer):
     """A Trainer that takes its batches from loaders as they are."""
 
-    def __init__(
-        self, *args: Any, loader: TokenDataLoader, eval_loader: TokenDataLoader | None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, loader: TokenDataLoader, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.loader, self.eval_loader = loader, eval_loader
+        self.loader = loader
         self.add_callback(KeepLoader(loader))
 
     def get_train_dataloader(self) -> Any:
@@ -60,8 +58,10 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         return Steps(self.loader)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Instead of one made from `eval_dataset`."""
-        return self.eval_loader
+        """One of its own for each evaluation: it shares nothing with the training loader."""
+        return TokenDataLoader(
+            eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size
+        )
 
 
 def main() -> None:
@@ -76,6 +76,7 @@ def main() -> None:
         max_steps=options.steps,
         save_steps=options.save_every,
         per_device_train_batch_size=options.batch_size,  # DeepSpeed's where that is "auto"
+        per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulate,
         ignore_data_skip=True,  # KeepLoader restores the place
         lr_scheduler_type="constant",
@@ -90,12 +91,14 @@ def main() -> None:
     loader = TokenDataLoader(
         TokenDataset(options.data, options.seq_len), size, shuffle=True, pin_memory=True
     )
-    eval_loader = None
+    held_out = None
     if options.evaluate:
         held_out = TokenDataset(options.data, options.seq_len, split=options.evaluate)
-        eval_loader = TokenDataLoader(held_out, size)
     trainer = TokenTrainer(
-        TinyForCausalLM(options.data, options.output), training, loader=loader, eval_loader=eval_loader
+        TinyForCausalLM(options.data, options.output),
+        training,
+        loader=loader,
+        eval_dataset=held_out,
     )
     last = get_last_checkpoint(str(options.output)) if options.output.exists() else None
     trainer.train(resume_from_checkpoint=last)

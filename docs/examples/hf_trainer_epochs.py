@@ -3,8 +3,8 @@
     python -m docs.examples.hf_trainer_epochs --data s3://tokens/v1 --output run/ --steps 400
 
 Trainer resumes by taking the loader apart and skipping the batches that were trained. It yields the
-same samples, but until the epoch ends they are read one batch at a time, and the number of ranks and
-the batch size have to stay. For long epochs see hf_trainer.py.
+same samples, but until the epoch ends they are read one batch at a time, and the number of ranks
+and the batch size have to stay. For long epochs see hf_trainer.py.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from docs.examples.common import TinyForCausalLM, arguments
 from loaders import DataLoader, TokenDataset
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]  # without types
+class TokenTrainer(Trainer):
     """A Trainer that takes its batches from a `loaders.DataLoader`."""
 
     def get_train_dataloader(self) -> Any:

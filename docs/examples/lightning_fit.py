@@ -1,6 +1,6 @@
 """Lightning: the loader's place is in each of its checkpoints, also in the middle of an epoch.
 
-    python -m docs.examples.lightning_fit --data s3://tokens/v1 --output run/
+python -m docs.examples.lightning_fit --data s3://tokens/v1 --output run/
 """
 
 from typing import Any

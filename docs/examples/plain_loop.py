@@ -1,6 +1,6 @@
 """A plain torch loop that goes on where it was stopped: model, optimizer and loader in one file.
 
-    python -m docs.examples.plain_loop --data s3://tokens/v1 --output run/
+python -m docs.examples.plain_loop --data s3://tokens/v1 --output run/
 """
 
 import os
@@ -9,14 +9,14 @@ from itertools import islice
 import torch
 
 from docs.examples.common import TinyForCausalLM, arguments
-from loaders import DataLoader, TokenDataset
+from loaders import TokenDataLoader, TokenDataset
 
 
 def main() -> None:
     """Train up to `--steps`, from the last checkpoint if there is one."""
     options = arguments(__doc__).parse_args()
     dataset = TokenDataset(options.data, options.seq_len)
-    loader = DataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
+    loader = TokenDataLoader(dataset, options.batch_size, shuffle=True, pin_memory=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = TinyForCausalLM(options.data, options.output).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

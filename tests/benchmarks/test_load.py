@@ -293,24 +293,26 @@ def test_the_tables_are_json_too():
 
 
 def soaked(**changes: list[int]) -> Soak:
-    values = {"rss": [100 << 20] * 8, "threads": [20] * 8, "files": [30] * 8} | changes
+    usual = {"rss": [100 << 20] * 8, "threads": [20] * 8, "files": [9] * 8, "sockets": [16] * 8}
     rows = itertools.count(1)
-    samples = zip(values["rss"], values["threads"], values["files"], strict=True)
+    samples = zip(*(usual | changes).values(), strict=True)
     return Soak(tuple(Sample(next(rows) * 60.0, *one) for one in samples), 4_000_000, 1_000_000)
 
 
 def test_a_soak_is_flat_when_the_last_quarter_is_as_the_second():
     assert soaked(rss=[50 << 20, *[100 << 20] * 7], threads=[5, *[20] * 5, 3, 20]).flat
-    assert "flat: last over second quarter, memory x 1.000" in soaked().table()
+    assert soaked(sockets=[16, 16, 12, 16, 17, 17, 18, 20]).flat  # connections come and go
+    assert "\nflat: memory x 1.000" in soaked().table()
     assert "4.0 epochs" in soaked().table()
 
 
 @pytest.mark.parametrize(
     "grown",
     [
-        {"files": [30, 30, 30, 30, 31, 31, 31, 31]},
+        {"files": [9, 9, 9, 9, 10, 10, 10, 10]},
+        {"sockets": [16, 17, 18, 19, 20, 21, 22, 23]},
         {"threads": [20, 20, 20, 20, 20, 20, 22, 22]},
-        {"rss": [step << 20 for step in range(100, 108)]},
+        {"rss": [step << 20 for step in range(100, 116, 2)]},
     ],
 )
 def test_a_soak_in_which_something_grows_is_not_flat(grown):
@@ -323,10 +325,8 @@ def test_a_soak_in_which_something_grows_is_not_flat(grown):
 def test_a_minute_of_streaming_from_s3_leaves_memory_threads_and_files_as_they_were():
     curve = soak(60, tokens=4_000_000, latency_ms=2)
     assert curve.tokens > 4 * curve.epoch_tokens
-    assert curve.growth("files") <= 1.0, curve.table()
-    assert curve.growth("threads") <= 1.0, curve.table()
-    # A minute is short for what allocators keep to settle; a batch held an epoch would be more.
-    assert curve.growth("rss") <= 1.1, curve.table()
+    # Memory by 5 % at most: a batch of an epoch that is held would be 3 % of it, ten times over.
+    assert curve.grown() == [], curve.table()
 
 
 # --- the command -------------------------------------------------------------------------------

@@ -82,6 +82,12 @@ def rows(batches: Sequence[Batch]) -> list[tuple[int, ...]]:
     return [batch.rows for batch in batches]
 
 
+def together(first: Sequence[Batch], second: Sequence[Batch]) -> list[tuple[int, ...]]:
+    """The global batches of two ranks: row k of rank r is row 2 k + r."""
+    pairs = zip(rows(first), rows(second), strict=True)
+    return [tuple(row for both in zip(*pair, strict=True) for row in both) for pair in pairs]
+
+
 def expected(uri: str, batch_size: int, steps: int, seed: int = 0) -> list[tuple[int, ...]]:
     """The rows of the first batches, from a loader that nobody drives but this test."""
     loader = token_loader(TokenDataset(uri, SEQ_LEN), batch_size, shuffle=True, seed=seed)

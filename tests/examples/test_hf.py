@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.support import Batch, expected, given, rows, run, run_twice
+from tests.examples.support import Batch, expected, given, rows, run, run_twice, together
 
 pytestmark = pytest.mark.slow
 
@@ -13,9 +13,7 @@ DEEPSPEED = ("--deepspeed", "docs/examples/deepspeed.json")
 
 
 @pytest.fixture(scope="module")
-def by_steps(
-    data: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Batch]]:
+def by_steps(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Batch]]:
     """A run of 26 steps of two batches, over the end of an epoch; checkpoints at 15 and 26."""
     output = tmp_path_factory.mktemp("hf") / "run"
     arguments = ("--data", data, "--steps", 26, "--save-every", 15, "--accumulate", 2)
@@ -58,9 +56,7 @@ def test_evaluation_in_the_middle_moves_nothing(
     assert evaluations == evaluations[:3] * 4
 
 
-def test_trainers_own_skipping_inside_a_later_epoch_gives_the_same(
-    data: str, output: Path
-) -> None:
+def test_trainers_own_skipping_inside_a_later_epoch_gives_the_same(data: str, output: Path) -> None:
     undisturbed, again = run_twice(
         "hf_trainer_epochs",
         output,
@@ -76,13 +72,9 @@ def test_deepspeed_takes_its_auto_batch_sizes_and_resumes_on_two_ranks(
     data: str, output: Path
 ) -> None:
     arguments = ("--data", data, "--steps", 15, "--save-every", 10, *DEEPSPEED)
-    undisturbed, again = run_twice(
-        "hf_trainer", output, *arguments, lose="checkpoint-15", ranks=2
-    )
+    undisturbed, again = run_twice("hf_trainer", output, *arguments, lose="checkpoint-15", ranks=2)
     second = given(output, rank=1)
-    pairs = zip(rows(undisturbed), rows(second[:15]), strict=True)
-    together = [tuple(row for both in zip(*pair, strict=True) for row in both) for pair in pairs]
-    assert together == expected(data, 8, 15)
+    assert together(undisturbed, second[:15]) == expected(data, 8, 15)
     assert again == undisturbed[10:]
     assert second[15:] == second[10:15]
 

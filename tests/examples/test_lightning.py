@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.support import expected, given, rows, run, run_twice
+from tests.examples.support import expected, given, rows, run, run_twice, together
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +33,7 @@ def test_lightning_resumed_is_given_the_same(
 def test_lightning_starts_two_ranks_that_share_each_global_batch(data: str, output: Path) -> None:
     arguments = ("--data", data, "--output", output, "--devices", 2, "--steps", 14)
     run("lightning_fit", *arguments, "--save-every", 8)
-    pairs = zip(rows(given(output)), rows(given(output, rank=1)), strict=True)
-    together = [tuple(row for both in zip(*pair, strict=True) for row in both) for pair in pairs]
-    assert together == expected(data, 8, 14)
+    assert together(given(output), given(output, rank=1)) == expected(data, 8, 14)
 
 
 def batches(steps: int, accumulate: int) -> int:

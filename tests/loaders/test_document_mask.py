@@ -40,11 +40,8 @@ def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def expected(ids: torch.Tensor, starts: Ints, labels: str, tokens: int) -> dict[str, Any]:
     """What belongs to tokens whose values are their places in the stream."""
     begins = torch.isin(ids, torch.from_numpy(starts))
-    positions = torch.zeros_like(ids)
-    for row in range(len(ids)):
-        for column in range(1, ids.shape[1]):
-            if not begins[row, column]:
-                positions[row, column] = positions[row, column - 1] + 1
+    column = torch.arange(ids.shape[1])
+    positions = column - (begins * column).cummax(dim=1).values
     wanted = ids if labels == "same" else ids + 1
     no_label = torch.isin(wanted, torch.from_numpy(starts)) | (wanted >= tokens)
     bounds = [*np.flatnonzero(positions.numpy().reshape(-1) == 0).tolist(), ids.numel()]

@@ -69,6 +69,7 @@ def test_the_first_batch_takes_three_rounds_of_requests(
     assert set(proxy.seen.values()) == {1}
 
 
+@pytest.mark.slow
 def test_checksums_too_many_to_hold_take_no_round_of_their_own(
     uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +127,10 @@ def test_a_table_with_a_wrong_bit_is_read_again_then_refused(
     assert proxy.met[Fault.CORRUPT] == 2
 
 
-@pytest.mark.parametrize("name", OBJECTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=[] if one == "checksums" else pytest.mark.slow) for one in OBJECTS],
+)
 def test_a_store_that_never_answers_at_opening_is_named_in_the_log_and_in_the_error(
     uri: str,
     proxy: FaultyS3,

@@ -138,7 +138,7 @@ def say(**facts: Any) -> Any:
     ],
 )
 def test_a_plan_that_cannot_be_one_is_refused(uri: str, change: Any, words: str) -> None:
-    where = make_packs(uri, SEQ_LEN).where
+    where = make_packs(uri, SEQ_LEN, rows=16).where
     rewritten(Path(where), change)
     with pytest.raises(DatasetError, match=words) as caught:
         TokenDataset(uri, SEQ_LEN, packing="best_fit")
@@ -164,7 +164,7 @@ def test_a_damaged_plan_is_refused(uri: str, cut: int) -> None:
 def test_a_plan_that_does_not_fit_the_documents_is_refused_when_it_is_used(
     uri: str, packing: Any, by: int
 ) -> None:
-    where = make_packs(uri, SEQ_LEN, packing=packing).where
+    where = make_packs(uri, SEQ_LEN, packing=packing, rows=16).where
     rewritten(Path(where), put(2, by))
     dataset = TokenDataset(uri, SEQ_LEN, packing=packing)
     with pytest.raises(DatasetError, match=r"the plan says that pack \d+ has"):

@@ -1,5 +1,7 @@
 """packing="best_fit" and "none": whole documents in padded rows, each token once."""
 
+import json
+from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import TokenDataset
+from loaders.__main__ import main
 from loaders.pack import make_packs
 from shards.errors import CorruptShard
 from tests.loaders.documents import Ints, natural_lengths, write_documents
@@ -35,7 +38,8 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def packed(uri: str, packing: Any, seq_len: int = SEQ_LEN, **options: Any) -> TokenDataset:
-    make_packs(uri, seq_len, packing=packing)
+    if packing != "concat":
+        make_packs(uri, seq_len, packing=packing, rows=16)
     return TokenDataset(uri, seq_len, packing=packing, **options)
 
 
@@ -53,10 +57,11 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Ints]:
 
 def whole_pieces(row: list[int], starts: set[int], seq_len: int, end: int) -> bool:
     """Whether a row is made of whole documents, and pieces of those that are longer than a row."""
+    rising = [*sorted(starts), end]
     bounds = [0, *(n for n in range(1, len(row)) if row[n] != row[n - 1] + 1 or row[n] in starts)]
     for first, stop in pairwise([*bounds, len(row)]):
-        begin = max(start for start in starts if start <= row[first])
-        behind = min([start for start in starts if start > row[first]], default=end)
+        at = bisect_right(rising, row[first])
+        begin, behind = rising[at - 1], rising[at]
         if (row[first] - begin) % seq_len:
             return False
         if row[stop - 1] + 1 != behind and stop - first != seq_len:
@@ -308,6 +313,22 @@ def test_from_s3_each_pack_is_read_once(
     )
 
 
+def test_a_block_of_the_order_is_a_pack_so_that_few_are_read_twice(tmp_path: Path) -> None:
+    uri, lanes = str(tmp_path / "tokens"), 2
+    write_documents(uri, [natural_lengths(4000)], first_token=FIRST)
+    make_packs(uri, SEQ_LEN, rows=64)
+    dataset = TokenDataset(uri, SEQ_LEN, packing="best_fit")
+    loader = token_loader(dataset, 4, True, lanes=lanes, prefetch_bytes=8 * 64 * 300)
+    for _ in loader:
+        pass
+    first, *rest = loader.sampler.deal.order.levels
+    assert first.block == 64
+    # Tokens and offsets of each whole pack, and of the first of each lane, which is read in two
+    # parts; then of a pack for each of the smaller blocks.
+    blocks = first.dealt + lanes + sum(level.dealt + lanes for level in rest)
+    assert 2 * first.dealt <= loader.stats()["requests"] <= 2 * blocks
+
+
 @pytest.mark.parametrize("what", ["tokens_at", "documents_at", "loss_mask_at"])
 def test_a_flipped_bit_is_found_in_packed_rows(tmp_path: Path, what: str) -> None:
     uri = str(tmp_path / "tokens")
@@ -320,3 +341,32 @@ def test_a_flipped_bit_is_found_in_packed_rows(tmp_path: Path, what: str) -> Non
     path.write_bytes(data)
     with pytest.raises(CorruptShard, match=path.name):
         list(token_loader(dataset, 8, True))
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_the_documents_of_a_packed_batch_are_named(
+    plain: tuple[str, Ints], packing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, starts = plain
+    dataset = packed(uri, packing)
+    loader = token_loader(dataset, 4, True)
+    batches = iter(loader)
+    next(batches)
+    state = json.dumps(loader.state_dict())
+    step = list(batches)[2]
+    assert main(["at", uri, "--state", state, "--step", "2", "--json"]) == 0
+    named: dict[int, list[int]] = {}
+    stream = dataset.stream
+    for line in capsys.readouterr().out.splitlines():
+        one = json.loads(line)
+        shard = int(np.flatnonzero(stream.shards == one["shard"])[0])
+        inside = starts[(starts - FIRST >= stream.starts[shard])]
+        # Documents without a token have numbers too.
+        lengths = LENGTHS[shard][: one["document"]]
+        begin = int(stream.starts[shard]) + sum(lengths) + FIRST
+        assert begin in inside
+        some = range(begin + one["start"], begin + one["stop"])
+        named.setdefault(one["row"], []).extend(some)
+    pairs = zip(step["input_ids"], step["attention_mask"], strict=True)
+    rows = [ids[mask == 1].tolist() for ids, mask in pairs]
+    assert [named[row] for row in sorted(named)] == rows

@@ -36,7 +36,7 @@ from tests.loaders.support import (
 from tests.servers import S3Server, kill, serve_s3, started_again
 
 SEQ_LEN = 64
-TOKENS = 60_000
+TOKENS = 36_000
 STREAMING = Modes["streaming"]
 # Faults of a test come in seconds, not in hours.
 # Threads, their buffers, finished batches and the CRT's own, in MiB. 4 to 35 were measured.
