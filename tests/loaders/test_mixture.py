@@ -32,11 +32,17 @@ SAMPLES = {"code": 130, "tiny": 9, "web": 400}
 WEIGHTS = {"code": Fraction(3, 10), "tiny": Fraction(1, 10), "web": Fraction(6, 10)}
 STREAMING = {"prefetch_bytes": 12_000, "lanes": 8}
 NAMES = [*sorted(SAMPLES)]
+GOLDEN = "490 118 402 130 175 478 84 216 445 107 503 138 327 232 4 344 464 51 139 62 133 150 40 337"
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     return mixture(tmp_path_factory.mktemp("mixture"), SAMPLES, WEIGHTS)
+
+
+def slowly(*arguments: Any) -> Any:
+    """One of many alike: `make test-slow` runs it."""
+    return pytest.param(*arguments, marks=pytest.mark.slow)
 
 
 @pytest.fixture(params=["resident", "streaming"])
@@ -74,7 +80,7 @@ def test_each_source_gives_every_row_once_before_it_begins_again(
     assert all(of_source.total() > 0 for of_source in seen)
 
 
-@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("drop_last", [True, slowly(False)])
 def test_the_global_batches_are_the_same_on_1_2_4_8_ranks(
     mixed: Mixture, mode: dict[str, Any], drop_last: bool
 ) -> None:
@@ -86,7 +92,7 @@ def test_the_global_batches_are_the_same_on_1_2_4_8_ranks(
         assert sum(moved) > 0
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     samples=st.lists(st.integers(1, 90), min_size=1, max_size=4),
     weights=st.lists(st.integers(0, 20), min_size=4, max_size=4),
@@ -151,8 +157,13 @@ def test_names_choose_the_order_and_neither_their_sequence_nor_their_number_do(
     assert [*islice(mixture_loader(Mixture(renamed), 8, True, seed=3).sampler, 90)] != alone
 
 
-@pytest.mark.parametrize("drop_last", [True, False])
-@pytest.mark.parametrize("world", [1, 4])
+def test_the_order_of_a_mixture_never_changes(mixed: Mixture) -> None:
+    # A run that is resumed has to find the rows that it would have had.
+    loader = mixture_loader(mixed, 8, True, seed=7)
+    assert [*islice(loader.sampler, 24)] == [int(sample) for sample in GOLDEN.split()]
+
+
+@pytest.mark.parametrize(("drop_last", "world"), [(True, 4), (False, 4), slowly(False, 1)])
 def test_torchs_own_loader_with_its_sampler_gives_the_same_batches(
     mixed: Mixture, drop_last: bool, world: int
 ) -> None:
@@ -243,7 +254,7 @@ def test_threads_end_with_the_iteration(mixed: Mixture, leave: str) -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("world", [slowly(1), 2])
 def test_it_reads_s3_in_blocks(s3: S3Server, world: int) -> None:
     uri = s3.bucket(f"loaders-mixture-{world}")
     several = mixture(uri, SAMPLES, WEIGHTS)
@@ -330,8 +341,7 @@ def test_set_epoch_before_the_first_batch_moves_an_iteration_that_has_begun(
     assert loader.stats()["epoch"] == 5
 
 
-@pytest.mark.parametrize("world", [1, 4])
-@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize(("world", "mask"), [(4, True), slowly(1, True), slowly(4, False)])
 def test_masks_of_documents_and_labels_one_ahead_come_with_the_rows(
     tmp_path: Path, world: int, mask: bool
 ) -> None:
