@@ -218,7 +218,7 @@ class TokenDataLoader(DataLoader):
         )
         self._progress = Progress()
         device = cuda_device(own.device)
-        self._progress.on_another_epoch = _follower(self)
+        self._progress.on_another_epoch = follower(self)
         prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
         self._settings = Settings(
             budget=self._budget(deal.rows()),
@@ -369,7 +369,7 @@ def _nothing() -> None:
     """The ranks are as they were said to be."""
 
 
-def _follower(loader: TokenDataLoader) -> Callable[[], None]:
+def follower(loader: TokenDataLoader) -> Callable[[], None]:
     """Lets a loader's newest iterator follow, and doesn't keep the loader alive."""
     this = weakref.ref(loader)
 

@@ -38,7 +38,8 @@ class Mixture(Dataset[Sample]):
             now. A name is part of the order: choose it once.
         seq_len: tokens in a sample, where uris are given.
         unit: what weights are shares of. `"tokens"`: of the tokens. `"documents"`: of the
-            documents, each counted with the mean length of those of its source.
+            documents, each counted with the mean length of those of its source. With packing, a
+            row counts with the mean number of tokens in those of its source.
         samples: rows in an epoch of the mixture; None: as many as its sources have together. It is
             no more than a length for `for` loops and `len(loader)`: the sources' own epochs don't
             depend on it.
@@ -46,7 +47,7 @@ class Mixture(Dataset[Sample]):
 
     Raises:
         ValueError: no sources, a weight that is none, or sources that don't go together: of
-            different seq_len, or made with different tokenizers.
+            different seq_len or options, or made with different tokenizers.
         shards.errors.DatasetError: as `TokenDataset`.
     """
 
@@ -116,6 +117,12 @@ class Mixture(Dataset[Sample]):
                 number * Fraction(stream.tokens, stream.documents)
                 for number, stream in zip(numbers, streams, strict=True)
             )
+        if self.form.packed:  # rows hold padding, of some sources more than of others
+            datasets = [part.dataset for part in self.parts]
+            numbers = tuple(
+                number * Fraction(dataset.samples, dataset.stream.tokens)
+                for number, dataset in zip(numbers, datasets, strict=True)
+            )
         return Shares(numbers)
 
     def __repr__(self) -> str:
@@ -178,18 +185,22 @@ def _open(uri: str, seq_len: int | None, options: Mapping[str, Any]) -> TokenDat
 def _check_together(parts: Sequence[Part], seq_len: int | None) -> None:
     first = parts[0]
     length = first.dataset.seq_len if seq_len is None else seq_len
+    if first.dataset.form.packing == "none":
+        raise ValueError(
+            "packing='none' does not go with a Mixture: its rows differ in length, so shares of "
+            "rows would not be shares of tokens. Use packing='best_fit'"
+        )
     for part in parts:
         if part.dataset.seq_len != length:
             raise ValueError(
                 f"source {part.name!r} has seq_len={part.dataset.seq_len}, the mixture "
                 f"{length}: rows of a batch are equally long"
             )
-        form = part.dataset.form
-        if form != first.dataset.form or form.packing == "none":
+        if part.dataset.form != first.dataset.form:
             raise ValueError(
-                f"source {part.name!r} gives rows by {form}, {first.name!r} by "
-                f"{first.dataset.form}: rows of a batch have the same keys and are equally long. "
-                'Make all TokenDatasets with the same options, none with packing="none"'
+                f"the samples of sources {first.name!r} and {part.name!r} differ: "
+                f"{first.dataset.form} and {part.dataset.form}. Make their TokenDatasets with the "
+                "same options"
             )
         mine, others = (one.dataset.stream.dataset.manifest.tokenizer for one in (first, part))
         if mine.fingerprint != others.fingerprint:

@@ -14,6 +14,7 @@ import torch
 
 from loaders.collate import finish
 from loaders.dataset import Sample
+from loaders.device import Copies
 from loaders.iterator import BatchTimeout
 from loaders.mixture import Mixture
 from loaders.mixture_batch import batch_of
@@ -48,6 +49,7 @@ class Mixing:
     progress: Progress
     stats: Stats
     slabs: Slabs
+    copies: Copies | None
     timeout: float | None
     stall_warning: float | None
 
@@ -107,6 +109,16 @@ class MixtureIterator:
         """Batches of an iteration over the epoch that it is in."""
         return self._span.steps
 
+    @property
+    def begun(self) -> bool:
+        """Whether a batch was delivered, or it is over."""
+        return self._began is None or self._over
+
+    def follow(self, span: Span, stretch: Stretch, token: object) -> None:
+        """Go elsewhere, before the first batch."""
+        self._token = token
+        self._go_to(span, stretch)
+
     def change(self, stretch: Stretch) -> None:
         """Other weights from the next step on: `stretch` begins there."""
         self._stretch = stretch
@@ -128,7 +140,7 @@ class MixtureIterator:
         self._rows = stretch.counts(mixing.sampler.row(span.epoch, span.start))
         self._own = ()  # the streams that there were end first
         self._own = tuple(
-            OwnRows(loader, mixing.table, source, row, mixing.mixture.form.keys)
+            OwnRows(loader, mixing.mixture.form.keys, mixing.table, source, row)
             for source, (loader, row) in enumerate(zip(mixing.loaders, self._rows, strict=True))
         )
         self._plan_anew()
@@ -198,8 +210,12 @@ class MixtureIterator:
         arrived = time.perf_counter_ns()
         rows = span.position_after(self._step + 1) - span.position_after(self._step)
         rows = -(-rows // span.world_size)
-        batch = batch_of(pieces, rows, span.batch_size, mixing.slabs)
-        batch = finish(mixing.mixture.form, batch)
+        form = mixing.mixture.form
+        batch = finish(form, batch_of(pieces, rows, span.batch_size, mixing.slabs))
+        if mixing.copies is not None:
+            # The steps that the GPU still has to do hide the copy: the next batch isn't taken ahead
+            # of its turn, since the weights may change before.
+            batch = mixing.copies.take(mixing.copies.start(batch))
         assembled = time.perf_counter_ns()
         self._step += 1
         position = span.position_after(self._step)

@@ -9,7 +9,8 @@ import torch
 import torch.utils.data
 
 from loaders.arguments import Own, checked
-from loaders.dataloader import TokenDataLoader
+from loaders.dataloader import TokenDataLoader, follower
+from loaders.device import CudaCopies, cuda_device
 from loaders.mixture import Mixture, Weight
 from loaders.mixture_deal import Table, staggered
 from loaders.mixture_iterator import Mixing, MixtureIterator
@@ -17,11 +18,11 @@ from loaders.mixture_sampler import MixtureSampler
 from loaders.mixture_shares import Course, Shares, Stretch
 from loaders.mixture_state import MixtureIdentity, load, save, source_identity
 from loaders.order import check_world_size
-from loaders.sampler import NO_BATCH
+from loaders.sampler import NO_BATCH, OrderBatchSampler
 from loaders.slabs import Slabs
 from loaders.state import Progress
 from loaders.stats import FetchCounts
-from loaders.world import data_parallel
+from loaders.world import data_parallel, refuse_other_ranks, said_by_nobody
 
 _COUNTS = [name for name in FetchCounts.__dataclass_fields__ if name != "lock"]
 _STANDING = ("threads", "batches_ready", "buffer_bytes", "buffer_used_bytes")
@@ -60,6 +61,8 @@ class MixtureLoader(TokenDataLoader):
             own.data_parallel_rank, own.data_parallel_size, own.data_parallel_mesh
         )
         check_world_size(world_size, rank, own.lanes)
+        given = own.data_parallel_size is not None or own.data_parallel_mesh is not None
+        self._ranks_are_a_guess = not given and said_by_nobody()
         self._mixture, self._own = dataset, own
         self._progress = Progress()
         table = _table(dataset, size, rank, world_size)
@@ -74,7 +77,8 @@ class MixtureLoader(TokenDataLoader):
             batch_size=size,
             drop_last=torchs["drop_last"],
         )
-        pinned = torchs["pin_memory"] and torch.cuda.is_available()
+        device = cuda_device(own.device)
+        pinned = device is not None or (torchs["pin_memory"] and torch.cuda.is_available())
         self._mixing = Mixing(
             mixture=dataset,
             table=table,
@@ -82,10 +86,12 @@ class MixtureLoader(TokenDataLoader):
             sampler=sampler,
             progress=self._progress,
             stats=self._stats,
-            slabs=Slabs(pinned=pinned),
+            slabs=Slabs(pinned=pinned, narrow=device is not None),
+            copies=None if device is None else CudaCopies(device),
             timeout=torchs["timeout"] or None,
             stall_warning=own.stall_warning_s or None,
         )
+        self._progress.on_another_epoch = follower(self)
         self._newest: weakref.ref[MixtureIterator] | None = None
         torch.utils.data.DataLoader.__init__(
             self,
@@ -96,6 +102,8 @@ class MixtureLoader(TokenDataLoader):
             drop_last=torchs["drop_last"],
             pin_memory=torchs["pin_memory"],
         )
+        # torch made one of its own, and refuses to have it replaced by assignment.
+        vars(self)["batch_sampler"] = OrderBatchSampler(sampler, size, torchs["drop_last"])
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
         """An iteration of the current epoch of the mixture, as a `TokenDataLoader`'s."""
@@ -109,12 +117,22 @@ class MixtureLoader(TokenDataLoader):
         return self._iteration(endless=True)
 
     def _iteration(self, *, endless: bool) -> MixtureIterator:
+        if self._ranks_are_a_guess:
+            refuse_other_ranks()
         token = self._progress.restart()
         span = self.sampler.current()
         stretch = self.sampler.course.hold_from(self.sampler.row(span.epoch, span.start))
         iterator = MixtureIterator(self._mixing, span, stretch, endless=endless, token=token)
         self._newest = weakref.ref(iterator)
         return iterator
+
+    def _follow(self) -> None:
+        newest = self._newest() if self._newest is not None else None
+        if newest is not None and not newest.begun:
+            token = self._progress.restart()
+            span = self.sampler.current()
+            stretch = self.sampler.course.hold_from(self.sampler.row(span.epoch, span.start))
+            newest.follow(span, stretch, token)
 
     def set_weights(self, weights: Mapping[str, Weight]) -> None:
         """Other weights from the next batch on, in the mixture's unit; the state records where.
@@ -212,8 +230,9 @@ def _loaders(
 ) -> tuple[TokenDataLoader, ...]:
     """Of each source: batches of about as many rows as a batch of the mixture has of it."""
     shared = {**vars(own), "data_parallel_mesh": None, "data_parallel_size": table.world_size}
+    shared["device"] = None  # it is the mixture's batches that are copied
     datasets = [part.dataset for part in mixture.parts]
-    bytes_of = [dataset.samples * dataset.sample_bytes for dataset in datasets]
+    bytes_of = [dataset.samples * dataset.row_bytes for dataset in datasets]
     budgets = _divided(own.prefetch_bytes, bytes_of)
     workers = torchs["num_workers"]
     loaders = []

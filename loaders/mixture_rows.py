@@ -48,9 +48,11 @@ class OwnRows:
     """
 
     def __init__(
-        self, loader: Repeats, table: Table, source: int, row: int, keys: Sequence[str]
+        self, loader: Repeats, keys: Sequence[str], table: Table, source: int, row: int
     ) -> None:
-        self._table, self._source, self._keys = table, source, keys
+        """`keys`: of a batch, that have a row for each sample."""
+        self._keys = keys
+        self._table, self._source = table, source
         self._samples = table.samples[source]
         epoch, position = divmod(row, self._samples)
         loader.load_state_dict({**loader.state_dict(), "epoch": epoch, "position": position})
@@ -89,7 +91,6 @@ class OwnRows:
         if not self._with_padding:
             self._begin_epoch(0)
         batch = next(self._batches)
-        # What is about the whole batch is another in the mixture's.
         self._arrays = {name: batch[name].numpy() for name in self._keys}
         rows = len(batch["input_ids"])
         self._at, self._stop = 0, min(rows, self._left)  # behind those lies padding

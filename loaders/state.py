@@ -128,6 +128,10 @@ def load(state: dict[str, Any]) -> tuple[dict[str, Any], Place]:
     place = set(Place.__dataclass_fields__)
     if not isinstance(state, dict):
         raise ValueError(f"not a loader's state: it is a {type(state).__name__}, expected a dict")
+    if "mixture_format" in state:
+        raise ValueError(
+            "this is the state of a Mixture's loader; what reads it here is for one dataset"
+        )
     version = state.get("format", 1 if "version" in state else STATE_FORMAT)
     if version != STATE_FORMAT:
         raise ValueError(

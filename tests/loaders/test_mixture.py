@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import DataLoader, Mixture, MixtureLoader, TokenDataLoader, TokenDataset
+from loaders.__main__ import main
 from loaders.mixture_loader import _divided
 from tests.loaders.mixtures import (
     SEQ_LEN,
@@ -31,11 +32,17 @@ SAMPLES = {"code": 130, "tiny": 9, "web": 400}
 WEIGHTS = {"code": Fraction(3, 10), "tiny": Fraction(1, 10), "web": Fraction(6, 10)}
 STREAMING = {"prefetch_bytes": 12_000, "lanes": 8}
 NAMES = [*sorted(SAMPLES)]
+GOLDEN = "490 118 402 130 175 478 84 216 445 107 503 138 327 232 4 344 464 51 139 62 133 150 40 337"
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     return mixture(tmp_path_factory.mktemp("mixture"), SAMPLES, WEIGHTS)
+
+
+def slowly(*arguments: Any) -> Any:
+    """One of many alike: `make test-slow` runs it."""
+    return pytest.param(*arguments, marks=pytest.mark.slow)
 
 
 @pytest.fixture(params=["resident", "streaming"])
@@ -73,7 +80,7 @@ def test_each_source_gives_every_row_once_before_it_begins_again(
     assert all(of_source.total() > 0 for of_source in seen)
 
 
-@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("drop_last", [True, slowly(False)])
 def test_the_global_batches_are_the_same_on_1_2_4_8_ranks(
     mixed: Mixture, mode: dict[str, Any], drop_last: bool
 ) -> None:
@@ -85,7 +92,7 @@ def test_the_global_batches_are_the_same_on_1_2_4_8_ranks(
         assert sum(moved) > 0
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     samples=st.lists(st.integers(1, 90), min_size=1, max_size=4),
     weights=st.lists(st.integers(0, 20), min_size=4, max_size=4),
@@ -150,8 +157,13 @@ def test_names_choose_the_order_and_neither_their_sequence_nor_their_number_do(
     assert [*islice(mixture_loader(Mixture(renamed), 8, True, seed=3).sampler, 90)] != alone
 
 
-@pytest.mark.parametrize("drop_last", [True, False])
-@pytest.mark.parametrize("world", [1, 4])
+def test_the_order_of_a_mixture_never_changes(mixed: Mixture) -> None:
+    # A run that is resumed has to find the rows that it would have had.
+    loader = mixture_loader(mixed, 8, True, seed=7)
+    assert [*islice(loader.sampler, 24)] == [int(sample) for sample in GOLDEN.split()]
+
+
+@pytest.mark.parametrize(("drop_last", "world"), [(True, 4), (False, 4), slowly(False, 1)])
 def test_torchs_own_loader_with_its_sampler_gives_the_same_batches(
     mixed: Mixture, drop_last: bool, world: int
 ) -> None:
@@ -242,7 +254,7 @@ def test_threads_end_with_the_iteration(mixed: Mixture, leave: str) -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("world", [slowly(1), 2])
 def test_it_reads_s3_in_blocks(s3: S3Server, world: int) -> None:
     uri = s3.bucket(f"loaders-mixture-{world}")
     several = mixture(uri, SAMPLES, WEIGHTS)
@@ -315,3 +327,63 @@ def test_memory_is_given_to_small_sources_whole_and_divided_among_the_rest() -> 
     assert _divided(100, [70, 10, 500]) == [45, 10, 45]
     assert _divided(100, [20, 10, 500]) == [20, 10, 70]
     assert _divided(100, [20, 10, 30]) == [20, 10, 30]
+
+
+def test_set_epoch_before_the_first_batch_moves_an_iteration_that_has_begun(
+    mixed: Mixture,
+) -> None:
+    expected = steps([mixture_loader(mixed, 8, True)], 140)
+    loader = mixture_loader(mixed, 8, True)
+    batches = iter(loader)
+    loader.set_epoch(1)
+    assert [rows([batch]) for batch in batches] == expected[68:136]
+    loader.set_epoch(5)
+    assert loader.stats()["epoch"] == 5
+
+
+@pytest.mark.parametrize(("world", "mask"), [(4, True), slowly(1, True), slowly(4, False)])
+def test_masks_of_documents_and_labels_one_ahead_come_with_the_rows(
+    tmp_path: Path, world: int, mask: bool
+) -> None:
+    options: dict[str, Any] = {"labels": "next", "document_mask": mask}
+    uris = {part: source(str(tmp_path / part), n, 60 + n).uri for n, part in enumerate("ab")}
+    several = Mixture({name: (uri, 1) for name, uri in uris.items()}, SEQ_LEN, **options)
+    for loader in ranks(several, world, 8, shuffle=True):
+        batches = [*loader]
+        rebuilt = torch.utils.data.DataLoader(
+            several, loader.batch_size, sampler=loader.sampler, collate_fn=several.collate
+        )
+        loader.set_epoch(0)
+        for batch, other in zip(batches, rebuilt, strict=True):
+            assert batch.keys() == other.keys()
+            assert ("cu_seqlens" in batch) == mask
+            for name, value in batch.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
+            real = batch["labels"][:, 0] != -100
+            assert torch.equal(batch["labels"][real, 0], batch["input_ids"][real, 1])
+
+
+def test_packed_rows_count_with_the_tokens_that_are_in_them(tmp_path: Path) -> None:
+    uris = {}
+    for number, name in enumerate("ab"):
+        uris[name] = source(str(tmp_path / name), number, 60 + 100 * number).uri
+        assert main(["pack", uris[name], "--seq-len", str(SEQ_LEN)]) == 0
+    several = Mixture({name: (uri, 1) for name, uri in uris.items()}, SEQ_LEN, packing="best_fit")
+    datasets = [part.dataset for part in several.parts]
+    a, b = (Fraction(dataset.samples, dataset.stream.tokens) for dataset in datasets)
+    assert several.shares.weights == (a / (a + b), b / (a + b))
+    batches = [*mixture_loader(several, 8, True)]
+    assert all("attention_mask" in batch for batch in batches)
+    assert main(["pack", uris["a"], "--seq-len", str(SEQ_LEN), "--packing", "none"]) == 0
+    with pytest.raises(ValueError, match="packing='none' does not go with a Mixture"):
+        Mixture({"a": (uris["a"], 1)}, SEQ_LEN, packing="none")
+
+
+def test_sources_of_different_options_are_refused(tmp_path: Path) -> None:
+    uris = [source(str(tmp_path / name), n, 20).uri for n, name in enumerate("ab")]
+    pairs = {
+        "a": (TokenDataset(uris[0], SEQ_LEN), 1),
+        "b": (TokenDataset(uris[1], SEQ_LEN, labels="next"), 1),
+    }
+    with pytest.raises(ValueError, match="the samples of sources 'a' and 'b' differ: Form"):
+        Mixture(pairs)

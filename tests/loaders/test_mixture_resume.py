@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from loaders import Mixture, MixtureLoader
 from tests.loaders.mixtures import made, mixture, mixture_loader, ranks, rows, source, steps
 from tests.loaders.restoring import goes_on_elsewhere, restored, restores_at_every_step, the_state
+from tests.loaders.support import token_loader
 
 SAMPLES = {"code": 130, "tiny": 9, "web": 300}
 WEIGHTS = {"code": 3, "tiny": 1, "web": 6}
@@ -278,3 +279,11 @@ def test_states_are_the_same_on_every_rank_and_json(mixed: Mixture) -> None:
         pass
     state = the_state(loaders)
     assert the_state(restored(make, state)) == json.loads(json.dumps(state))
+
+
+def test_a_mixtures_state_and_a_datasets_are_told_apart(mixed: Mixture) -> None:
+    loader, alone = mixture_loader(mixed, 8), token_loader(mixed.parts[0].dataset, 8)
+    with pytest.raises(ValueError, match="this is the state of a Mixture's loader"):
+        alone.load_state_dict(loader.state_dict())
+    with pytest.raises(ValueError, match="not a Mixture loader's state: it has"):
+        loader.load_state_dict(alone.state_dict())

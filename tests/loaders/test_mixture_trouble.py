@@ -45,7 +45,7 @@ def test_no_batch_in_time_says_which_row_is_waited_for(
     with pytest.raises(BatchTimeout, match=r"timeout=0\.5 s: .* reads are under way"):
         next(iter(loader))
     proxy.behave(of_shards(lambda request: None))
-    loader = ranks(on_s3, 2, 4, shuffle=True, timeout=1, stall_warning_s=0.3)[0]
+    loader = ranks(on_s3, 2, 8, shuffle=True, timeout=1, stall_warning_s=0.3)[0]
     batches = loader.repeat()
     for _ in islice(batches, 100):  # both sources are in memory now
         pass
