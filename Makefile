@@ -40,8 +40,8 @@ endif
 		--editable '.[$(EXTRAS)]' | { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@
 
-setup-system:  ## Debian packages that a few tests need (none so far); a user needs none
-	@echo "setup-system: nothing to install: the tests bring their S3 server as a wheel"
+setup-system:  ## Debian packages that a few tests need, where they are missing: g++, for DeepSpeed on a CPU
+	@command -v c++ > /dev/null || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends g++; }
 
 # A venv for each, since their requirements exclude each other (numpy, transformers, xxhash). What
 # can't be installed is named in .peers/NAME.failed, and the benchmark's table says so.

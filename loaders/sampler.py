@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import BatchSampler, Dataset, DistributedSampler
 
 from loaders.parts import Deal, History
 from loaders.schedule import Span
@@ -146,3 +146,17 @@ class OrderSampler(DistributedSampler[int]):
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         """torch's constructor sets it to 0; the loader's own number rules."""
+
+
+class OrderBatchSampler(BatchSampler):
+    """The order in batches. HF's Trainer, when it resumes inside an epoch, builds a plain torch
+    loader over this one and tells the epoch to nobody else.
+    """
+
+    sampler: OrderSampler
+
+    def __init__(self, sampler: OrderSampler, batch_size: int, drop_last: bool) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)

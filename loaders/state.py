@@ -1,5 +1,6 @@
 """Where a loader stands, and what it saves: a handful of numbers, the same on every rank."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class Identity:
     seed: int
     shuffle: bool
     lanes: int
+    packing: str = "concat"
     order_version: int = ORDER_VERSION
     format: int = STATE_FORMAT
 
@@ -59,6 +61,7 @@ class Progress:
         self._begun: tuple[History, int] = ((), 0)
         self._complete = False  # the last batch was delivered: iterating again is the next epoch
         self._iterator: object | None = None
+        self.on_another_epoch: Callable[[], None] = lambda: None  # called when set_epoch moves
 
     def restart(self) -> object:
         """A new iteration, from where the last one started unless it came to its end.
@@ -88,6 +91,7 @@ class Progress:
         """As DistributedSampler's. The epoch it is in already keeps a restored position."""
         if epoch != self.epoch or self._complete:
             self.go_to(epoch, 0)
+            self.on_another_epoch()
 
     def begun(self, position: int) -> History:
         """That of the `Place` at a position of this epoch."""
@@ -130,6 +134,7 @@ def load(state: dict[str, Any]) -> tuple[dict[str, Any], Place]:
             f"this state is of format {version!r}, this loader reads format {STATE_FORMAT}: "
             "continue the run with the version that saved it"
         )
+    state = {"packing": Identity.packing, **state}  # those of before there was any other
     if set(state) != identity | place:
         raise ValueError(
             f"not a loader's state: it has {sorted(map(str, state))}, "

@@ -49,10 +49,11 @@ def write_dataset(
     sources: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     columns: Sequence[Mapping[str, pa.Array]] | None = None,
+    vocab_size: int | None = None,
 ) -> Manifest:
     """Writes `shards`, each a list of documents, each of those an array of tokens.
 
-    Each of `columns` is kept beside the documents of a shard.
+    Each of `columns` is kept beside the documents of a shard. `vocab_size`: None: the dtype's.
     """
     store = open_store(uri)
     receipts = []
@@ -76,6 +77,9 @@ def write_dataset(
         receipts.append(Receipt(unit, counts, (record,)))
     dtype: Any = shards[0][0].dtype.name
     about = description(dtype)
+    if vocab_size:
+        vocabulary = about.tokenizer.model_copy(update={"vocab_size": vocab_size})
+        about = replace(about, tokenizer=vocabulary)
     if columns:
         kinds = {name: str(values.type) for name, values in columns[0].items()}
         about = replace(about, rules={PLAN: DocumentRules(columns=kinds)})
