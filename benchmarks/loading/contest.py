@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -237,11 +238,13 @@ def _open(one: Contender, standing: Standing) -> float:
 
 def _round(one: Contender, standing: Standing, seconds: float, *, endless: bool) -> None:
     with Peaks(one.pid) as seen:
+        began = time.monotonic()
         said = one.ask("round", seconds=seconds, endless=endless)
     said.pop("over")
     standing.rounds.append(
         Round(
             **said,
+            began=began,
             cpu_s=seen.cpu_s,
             rss=seen.rss,
             threads=seen.threads,

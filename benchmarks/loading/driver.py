@@ -88,6 +88,8 @@ class Contender:
             start_new_session=True,
         )
         self._rest = b""
+        # One that is killed leaves its workers' semaphores in /dev/shm.
+        self._grace_s = 30.0
         try:
             self.version = str(self._answer("start", _PATIENCE_S)["version"])
         except BaseException:
@@ -99,7 +101,7 @@ class Contender:
         with suppress(OSError):
             self._write({"do": "end"})
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+            self._process.wait(self._grace_s)
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -139,6 +141,7 @@ class Contender:
         while b"\n" not in self._rest:
             ready, _, _ = select.select([source], [], [], max(0.0, until - time.monotonic()))
             if not ready:
+                self._grace_s = 1.0
                 raise StokerError(f"{do}: no answer within {patience:.0f} s")
             more = os.read(source, 1 << 16)
             if not more:

@@ -45,7 +45,7 @@ def local_entries(data_bytes: int, peers: Sequence[str]) -> list[Entry]:
     others = {
         "litdata": _by_workers("litData TokensLoader", "litdata", "litdata"),
         "mosaicml": _by_workers("MosaicML Streaming", "mosaicml", "mosaicml"),
-        "torch": _by_workers("torch over memmap", "memmap", ""),
+        "torch": _by_workers("torch over memmap", "memmap", "", data=""),
         "datasets": _by_workers("HF datasets", "datasets", "datasets"),
     }
     return own + [entry for peer in peers for entry in others.get(peer, [])]
@@ -85,8 +85,9 @@ def absent(entry: Entry) -> str | None:
     return missing(entry.venv) if entry.venv else None
 
 
-def _by_workers(name: str, script: str, venv: str) -> list[Entry]:
+def _by_workers(name: str, script: str, venv: str, data: str | None = None) -> list[Entry]:
+    data = script if data is None else data
     return [
-        Entry(f"{name}, {workers} workers", script, venv, {"workers": workers}, script)
+        Entry(f"{name}, {workers} workers", script, venv, {"workers": workers}, data)
         for workers in (0, 2)
     ]

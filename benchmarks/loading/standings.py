@@ -24,11 +24,13 @@ class Round:
     """One stretch of batches.
 
     Attributes:
+        began: by a clock that all rounds of a run share, in seconds.
         tokens, seconds: how many, in how long.
         gap_p50_s, gap_p99_s, gap_max_s: from one batch to the next, over all of them.
         cpu_s: of all processes; rss, threads, processes: the most that was seen at once.
     """
 
+    began: float
     tokens: int
     seconds: float
     gap_p50_s: float

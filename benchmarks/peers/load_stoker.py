@@ -37,11 +37,14 @@ class Stoker(Contender):
             self.loader.load_state_dict(state)
         if self.repeat:
             self.endless = self.loader.repeat()
+            taken = 0 if state is None else state["position"] // task.rows
+            self.left = len(self.loader) - taken
 
     def epoch(self) -> Iterator[dict[str, torch.Tensor]]:
         """See `Contender.epoch`."""
         if self.repeat:
-            return islice(self.endless, len(self.loader))
+            left, self.left = self.left, len(self.loader)
+            return islice(self.endless, left)
         return iter(self.loader)
 
 

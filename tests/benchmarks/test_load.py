@@ -18,6 +18,7 @@ from benchmarks.loading.delay import delayed
 from benchmarks.loading.driver import Contender, Entry
 from benchmarks.loading.entries import (
     CEILING,
+    GETS,
     PEERS,
     STOKER,
     STREAMED,
@@ -123,6 +124,8 @@ def test_local_rounds_are_interleaved_over_ends_of_epochs_and_an_epoch_is_every_
             assert each.processes == 1
             assert each.threads >= 1
             assert each.rss > 50 << 20
+    both = [(each.began, one.name) for one in found.all for each in one.rounds]
+    assert [name for _, name in sorted(both)] == 2 * [ceiling.name, stoker.name]
     # A batch at a time, more of them than an epoch has.
     assert max(each.tokens for each in ceiling.rounds) > data.tokens
 
@@ -226,7 +229,7 @@ def test_the_proxy_holds_every_request_back_and_passes_the_rest(s3):
 def stood(name: str, *rates_mtok: float, **changes: object) -> Standing:
     rounds = [
         Round(
-            tokens=round(rate * 2e6), seconds=2.0, gap_p50_s=1e-5, gap_p99_s=0.002,
+            began=0.0, tokens=round(rate * 2e6), seconds=2.0, gap_p50_s=1e-5, gap_p99_s=0.002,
             gap_max_s=0.01 * number, cpu_s=rate * 2e-3, rss=300 << 20, threads=8, processes=1,
         )
         for number, rate in enumerate(rates_mtok, 1)
@@ -353,41 +356,43 @@ def test_help_says_what_is_measured_and_how_to_choose():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_command_measures_stoker_the_connector_and_torch_on_both_stores(tmp_path, capsys):
-    peers = ["--peers", "torch", "s3torchconnector"]
+    peers = ["--peers", "torch", "s3torchconnector", "--only", "streaming", "memmap", "Dataset"]
     out = tmp_path / "all.json"
-    assert main([*TINY, *SHORT, *peers, "--latency", "0", "5", "--json", str(out)]) == 0
+    assert main([*TINY, *SHORT, *peers, "--latency", "5", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     content = json.loads(out.read_text())
-    assert [one["latency_ms"] for one in content["standings"]] == [None, 0, 5]
+    assert [one["latency_ms"] for one in content["standings"]] == [None, 5]
+    assert [len(one["entries"]) for one in content["standings"]] == [5, 4]
     for standings in content["standings"]:
         for one in standings["entries"]:
             assert one["failed"] == "", one
             assert one["told"] in ("equal", "not looked at", ""), one
             assert one["rounds"], one
+            limit = one["name"] in (CEILING, CEILING + " + labels", GETS)
+            assert bool(one["resume_s"]) is not limit, one
         assert standings["store"] in printed
     assert content["environment"]["cores"]
 
 
-# Peers are 5 GB that only `make peers` brings: where there are none, there is nothing to test.
+# Peers are 5 GB that only `make peers` brings: those that aren't there aren't tested.
 INSTALLED = [
-    one for one in local_entries(2 * TOKENS, PEERS) if one.venv and not absent(one)
-]  # fmt: skip
+    one for one in local_entries(2 * TOKENS, PEERS) if one.script != "ceiling" and not absent(one)
+]
 
-if INSTALLED:
 
-    @pytest.mark.slow
-    @pytest.mark.timeout(900)
-    @pytest.mark.parametrize("peer", INSTALLED, ids=[one.name for one in INSTALLED])
-    def test_a_peer_that_is_installed_gives_every_token_once_and_goes_on_from_its_state(peer, data):
-        (found,) = Field([peer], data).standings
-        assert found.failed == ""
-        with Contender(peer, data.task(peer)) as one:
-            said = one.ask("epoch")
-            state = one.ask("state", at=0.5)["state"]
-        assert (said["tokens"], said["ids_sum"]) == (data.tokens, data.ids_sum)
-        with Contender(peer, data.task(peer)) as one:
-            one.ask("open", state=state)
-            left = one.ask("round", seconds=60, endless=False)
-        batch = ROWS * SEQ_LEN
-        assert left["over"]
-        assert abs(left["tokens"] + batch - data.tokens / 2) <= 4 * batch
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("peer", INSTALLED, ids=[one.name for one in INSTALLED])
+def test_an_entry_gives_every_token_once_and_goes_on_from_its_state(peer, data):
+    (found,) = Field([peer], data).standings
+    assert found.failed == ""
+    with Contender(peer, data.task(peer)) as one:
+        said = one.ask("epoch")
+        state = one.ask("state", at=0.5)["state"]
+    assert (said["tokens"], said["ids_sum"]) == (data.tokens, data.ids_sum)
+    with Contender(peer, data.task(peer)) as one:
+        one.ask("open", state=state)
+        left = one.ask("round", seconds=60, endless=False)
+    batch = ROWS * SEQ_LEN
+    assert left["over"]
+    assert abs(left["tokens"] + batch - data.tokens / 2) <= 4 * batch
