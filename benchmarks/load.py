@@ -1,151 +1,151 @@
-"""How fast batches come, beside the machine's limit and torch's DataLoader over a memory map.
+"""How fast batches come, beside the machine's limit and beside other loaders.
 
-python -m benchmarks.load [--data URI]
+python -m benchmarks.load [--store local s3] [--json FILE]
+python -m benchmarks.load --soak MINUTES
 
-Rounds are interleaved, so that what disturbs the machine disturbs all; the median of the rounds
-counts.
+One run, one set of random ids, which every contender gets in its own format before the clock
+starts. A contender is a process of its own: its tokens per second, the time from one batch to the
+next (99th percentile and longest), CPU, memory, threads and processes are those of it and all it
+started. "first s" is from opening data and loader to the first batch, imports apart; "resume s" the
+same from a state saved at 90 % of an epoch, in a new process. Each is also asked for one whole
+epoch, whose tokens and sum of ids are compared with the source's.
+
+Local files: the limit is a copy and cast of ids in memory into a tensor that is used again, which
+no loader can do without. Rounds are interleaved, so that what disturbs the machine disturbs all;
+medians count. Stoker is measured with the data kept in memory, as it is where it fits, and
+streaming through memory for a quarter of it, over epochs by repeat() and by plain loops.
+
+S3: a real server (rclone on loopback) behind a proxy that holds each request back for a while, the
+same for all. The limit is ranged GETs by s3torchconnector's client and nothing else. Every round is
+a new process with empty caches, and ends with the epoch at the latest.
+
+Peers run where `make peers` installed them; one that isn't there is a line that says so. The soak
+streams from S3 through repeat() and says whether memory, threads and file descriptors stay flat.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import statistics
+import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Dataset as TorchDataset
-from tqdm import tqdm
+from typing import Any
 
 from benchmarks.command import guarded
-from benchmarks.synthetic import flatten, make_tokens
-from loaders import DataLoader, TokenDataset
+from benchmarks.environment import environment
+from benchmarks.loading.contest import Effort, compare_local, compare_s3, make_data
+from benchmarks.loading.entries import PEERS, local_entries, pick, s3_entries
+from benchmarks.loading.soak import soak
+from benchmarks.loading.standings import Standings
+from benchmarks.s3_server import serve_s3
 
-Batches = Iterator[Mapping[str, torch.Tensor]]
-
-
-class MemoryMap(TorchDataset[dict[str, torch.Tensor]]):
-    """Samples of `seq_len` tokens out of a file of ids, as many training scripts read them."""
-
-    def __init__(self, path: str, dtype: np.dtype, seq_len: int) -> None:
-        self.tokens = np.memmap(path, dtype=dtype, mode="r")
-        self.seq_len = seq_len
-
-    def __len__(self) -> int:
-        return len(self.tokens) // self.seq_len
-
-    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
-        """{"input_ids", "labels"}: int64 [seq_len], tensors of their own."""
-        run = self.tokens[item * self.seq_len : (item + 1) * self.seq_len]
-        input_ids = torch.from_numpy(run.astype(np.int64))
-        return {"input_ids": input_ids, "labels": input_ids.clone()}
-
-
-def copies(path: str, dtype: np.dtype, batch_size: int, seq_len: int, *, labels: bool) -> Batches:
-    """Copy and cast runs of tokens in memory into tensors used again and again."""
-    tokens = np.fromfile(path, dtype=dtype)
-    size = batch_size * seq_len
-    runs = torch.from_numpy(tokens[: len(tokens) // size * size].reshape(-1, batch_size, seq_len))
-    out = {"input_ids": torch.empty(batch_size, seq_len, dtype=torch.int64)}
-    if labels:
-        out["labels"] = torch.empty_like(out["input_ids"])
-    for run in itertools.cycle(range(len(runs))):
-        out["input_ids"].copy_(runs[run])
-        if labels:
-            out["labels"].copy_(out["input_ids"])
-        yield out
-
-
-def epochs(loader: TorchDataLoader[dict[str, torch.Tensor]]) -> Batches:
-    """The batches of a loader, epoch after epoch."""
-    while True:
-        yield from loader
-
-
-def contenders(
-    data: str, flat: str, batch_size: int, seq_len: int
-) -> dict[str, Callable[[], Batches]]:
-    """What is compared, by name; the first is the limit."""
-    dataset = TokenDataset(data, seq_len)
-    dtype = np.dtype(dataset.stream.dtype)
-    mapped = MemoryMap(flat, dtype, seq_len)
-
-    def torch_loader(workers: int) -> Batches:
-        return epochs(
-            TorchDataLoader(mapped, batch_size, shuffle=True, drop_last=True, num_workers=workers)
-        )
-
-    return {
-        "copy + cast, reused tensor": lambda: copies(
-            flat, dtype, batch_size, seq_len, labels=False
-        ),
-        "  and labels": lambda: copies(flat, dtype, batch_size, seq_len, labels=True),
-        "Stoker": lambda: epochs(DataLoader(dataset, batch_size, shuffle=True, drop_last=True)),
-        "torch over memmap, 0 workers": lambda: torch_loader(0),
-        "torch over memmap, 2 workers": lambda: torch_loader(2),
-    }
-
-
-def measure(
-    running: dict[str, Batches], rounds: int, seconds: float, tokens: int
-) -> dict[str, list[float]]:
-    """Tokens per second of each contender in each round."""
-    rates: dict[str, list[float]] = {name: [] for name in running}
-    for batches in running.values():
-        for _ in range(16):
-            next(batches)
-    bar = tqdm(total=rounds * len(running), desc="load", unit="run", leave=False, disable=None)
-    with bar:
-        for _ in range(rounds):
-            for name, batches in running.items():
-                count, started = 0, time.perf_counter()
-                while (spent := time.perf_counter() - started) < seconds:
-                    next(batches)
-                    count += 1
-                rates[name].append(count * tokens / spent)
-                bar.update()
-    return rates
-
-
-def table(rates: dict[str, list[float]]) -> str:
-    """Median Mtok/s of each, its spread, and its ratio to the first."""
-    limit = statistics.median(next(iter(rates.values())))
-    lines = [f"{'':30} {'Mtok/s':>9} {'worst - best':>17} {'of limit':>9}"]
-    for name, values in rates.items():
-        middle = statistics.median(values)
-        spread = f"{min(values) / 1e6:.1f} - {max(values) / 1e6:.1f}"
-        lines.append(f"{name:30} {middle / 1e6:9.1f} {spread:>17} {middle / limit:9.3f}")
-    return "\n".join(lines)
+TOKENS = 1 << 27
+SOAK_TOKENS = 1 << 25
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.load", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data", help="token dataset (None: 64 M random tokens are made for it)")
-    parser.add_argument("--batch-size", type=int, default=8, help="samples a batch")
-    parser.add_argument("--seq-len", type=int, default=2048, help="tokens a sample")
-    parser.add_argument("--rounds", type=int, default=5, help="times each is measured")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    chosen = parser.parse_args(arguments)
+    chosen = make_parser().parse_args(arguments)
 
     def work() -> None:
-        with tempfile.TemporaryDirectory(prefix="stoker-load-") as folder:
-            data = chosen.data or make_tokens(Path(folder) / "tokens", tokens=64_000_000)
-            flat = flatten(data, Path(folder) / "tokens.bin")
-            opened = contenders(data, flat, chosen.batch_size, chosen.seq_len)
-            running = {name: start() for name, start in opened.items()}
-            tokens = chosen.batch_size * chosen.seq_len
-            print(table(measure(running, chosen.rounds, chosen.seconds, tokens)))
+        if chosen.soak:
+            curve = soak(chosen.soak * 60, chosen.tokens or SOAK_TOKENS, chosen.latency[0])
+            print(curve.table())
+            content: dict[str, Any] = {"soak": curve.content()}
+        else:
+            content = {"standings": [one.content() for one in compare(chosen)]}
+        if chosen.json:
+            content["environment"] = environment()
+            chosen.json.write_text(json.dumps(content, indent=1) + "\n")
 
     return guarded("load", work)
+
+
+def compare(chosen: argparse.Namespace) -> list[Standings]:
+    """Measures, and prints each table when it is there."""
+    found: list[Standings] = []
+    with tempfile.TemporaryDirectory(prefix="stoker-load-") as name:
+        folder = Path(name)
+        tokens = chosen.tokens or TOKENS
+        data = make_data(folder / "objects", tokens, chosen.batch_size, chosen.seq_len)
+        print(
+            f"{data.tokens:,} tokens ({data.bytes / 1e6:.0f} MB as {data.dtype}), batches of "
+            f"{data.rows} x {data.seq_len}"
+        )
+        if "local" in chosen.store:
+            effort = Effort(chosen.rounds, chosen.seconds, chosen.openings)
+            entries = pick(local_entries(data.bytes, chosen.peers), chosen.only)
+            found.append(compare_local(entries, data, effort))
+            show(found[-1])
+        if "s3" in chosen.store:
+            effort = Effort(chosen.openings, chosen.s3_seconds, chosen.openings)
+            entries = pick(s3_entries(data.bytes, chosen.peers), chosen.only)
+            with serve_s3(folder, etags=False) as server:
+                for one in compare_s3(entries, data, effort, server, chosen.latency):
+                    found.append(one)
+                    show(one)
+    return found
+
+
+def show(one: Standings) -> None:
+    """The table, and the aims under it."""
+    print("\n".join(["", one.table(), *one.summary()]), flush=True)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.load",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--store",
+        nargs="+",
+        choices=("local", "s3"),
+        default=["local", "s3"],
+        help="where the data is read from (default: both)",
+    )
+    add("--tokens", type=int, help=f"ids to make (default: {TOKENS:,}; soak: {SOAK_TOKENS:,})")
+    add("--batch-size", type=int, default=8, help="samples a batch (default: 8)")
+    add("--seq-len", type=int, default=2048, help="tokens a sample (default: 2048)")
+    add("--rounds", type=int, default=5, help="local rounds of each (default: 5)")
+    add("--seconds", type=float, default=2.0, help="of a local round (default: 2)")
+    add("--s3-seconds", type=float, default=10.0, help="of a round from S3, at most (default: 10)")
+    add(
+        "--openings",
+        type=int,
+        default=3,
+        help="new processes of each for the time of resuming, and rounds from S3 (default: 3)",
+    )
+    add(
+        "--latency",
+        nargs="+",
+        type=float,
+        default=[0.0, 20.0, 100.0],
+        metavar="MS",
+        help="milliseconds the proxy holds each request back (default: 0 20 100; soak: the first)",
+    )
+    add(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        default=list(PEERS),
+        help=f"who else takes part (default: {' '.join(PEERS)})",
+    )
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="those with one of these words in their name, and the limit",
+    )
+    add("--soak", type=float, metavar="MINUTES", help="stream for so long and watch, nothing else")
+    add("--json", type=Path, metavar="FILE", help="write every round there")
+    return parser
 
 
 if __name__ == "__main__":

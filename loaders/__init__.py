@@ -3,5 +3,14 @@
 from loaders.dataloader import DataLoader, TokenDataLoader
 from loaders.dataset import TokenDataset
 from loaders.iterator import BatchTimeout
+from loaders.mixture import Mixture
+from loaders.mixture_loader import MixtureLoader
 
-__all__ = ["BatchTimeout", "DataLoader", "TokenDataLoader", "TokenDataset"]
+__all__ = [
+    "BatchTimeout",
+    "DataLoader",
+    "Mixture",
+    "MixtureLoader",
+    "TokenDataLoader",
+    "TokenDataset",
+]

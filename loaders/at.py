@@ -40,15 +40,23 @@ class Found:
     columns: dict[str, Any]
 
 
-def dataset_of(uri: str, state: dict[str, Any]) -> TokenDataset:
-    """The dataset at `uri` with the split, source and seq_len that a state names.
+def dataset_of(uri: str, state: dict[str, Any], pack_dir: str | None = None) -> TokenDataset:
+    """The dataset at `uri` with the split, source, seq_len and packing that a state names.
 
     Raises:
         ValueError: not a loader's state.
         shards.errors.DatasetError: no such dataset, split or source.
     """
     of, place = load(state)
-    return TokenDataset(uri, place.seq_len, split=str(of["split"]), source=of["source"])
+    packing: Any = str(of["packing"]).partition("-")[0]
+    return TokenDataset(
+        uri,
+        place.seq_len,
+        split=str(of["split"]),
+        source=of["source"],
+        packing=packing,
+        pack_dir=pack_dir,
+    )
 
 
 def batch_at(
@@ -102,10 +110,13 @@ def batch_at(
 
 def found(dataset: TokenDataset, batch: Batch) -> Iterator[Found]:
     """The documents in a batch, row by row. Reads their offsets and kept columns."""
-    length = dataset.seq_len
     with ThreadPoolExecutor(_THREADS) as threads:
         rows = threads.map(
-            lambda sample: excerpts(dataset.stream, sample * length, (sample + 1) * length),
+            lambda sample: [
+                one
+                for stretch in dataset.stretches(int(sample))
+                for one in excerpts(dataset.stream, *stretch)
+            ],
             batch.samples,
         )
         parts = [*rows]
@@ -129,7 +140,7 @@ def as_lines(dataset: TokenDataset, batch: Batch) -> Iterator[str]:
     last = batch.position + len(batch.samples) - 1
     yield (
         f"{dataset.uri}: epoch {batch.epoch}, rows {batch.position:,}-{last:,} of {batch.rows:,}, "
-        f"{dataset.seq_len:,} tokens each"
+        f"{'at most ' if dataset.form.packed else ''}{dataset.seq_len:,} tokens each"
     )
     row = -1
     for one in found(dataset, batch):

@@ -31,8 +31,11 @@ class Part(Protocol):
     @property
     def reads(self) -> Sequence[Read]: ...
 
-    def land(self, data: Sequence[memoryview | bytes]) -> None:
-        """Verifies the bytes of `reads` and puts them in place. CorruptShard: read them again."""
+    def land(self, data: Sequence[memoryview | bytes]) -> "Part | None":
+        """Verifies the bytes of `reads` and puts them in place. CorruptShard: read them again.
+
+        Returns what has to be brought after it, where the bytes said what that is.
+        """
         ...
 
 

@@ -1,6 +1,8 @@
-"""Some parts now, for who waits for them: single samples, outside of any loader."""
+"""Some parts now, for who waits for them: a dataset's tables, samples outside of a loader."""
 
+import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from loaders.attempts import Part
@@ -8,9 +10,17 @@ from loaders.fetch import WATCH_SECONDS, Fetcher
 from loaders.source import Source
 from loaders.stats import FetchCounts
 
+# Nobody is told of it otherwise; a store that doesn't answer at all is an error soon after.
+STALL_WARNING_S = 15.0
+
+_log = logging.getLogger(__name__)
+
 
 def bring(source: Source, parts: Sequence[Part]) -> None:
-    """Brings `parts` side by side and returns when all have landed, or raises what went wrong."""
+    """Brings `parts` side by side and returns when all have landed, or raises what went wrong.
+
+    After `STALL_WARNING_S` a line in the log says what is being waited for.
+    """
     changed = threading.Condition()
     missing, errors = len(parts), list[BaseException]()
 
@@ -26,6 +36,7 @@ def bring(source: Source, parts: Sequence[Part]) -> None:
             changed.notify()
 
     fetcher = Fetcher(source, min(len(parts), source.threads), FetchCounts(), failed)
+    warn_at = time.monotonic() + STALL_WARNING_S
     try:
         for part in parts:
             fetcher.submit(part, landed)
@@ -34,6 +45,9 @@ def bring(source: Source, parts: Sequence[Part]) -> None:
                 if missing and not errors:
                     changed.wait(WATCH_SECONDS)
             fetcher.watch()
+            if time.monotonic() > warn_at:
+                warn_at = float("inf")
+                _log.warning("waiting for %g s: %s", STALL_WARNING_S, fetcher.waiting_for())
     finally:
         fetcher.close(wait=0.2)
     if errors:

@@ -3,7 +3,7 @@
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +15,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from loaders.arguments import Own, checked, not_negative
 from loaders.cache import DiskCache
 from loaders.dataset import TokenDataset
+from loaders.device import CudaCopies, cuda_device
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
+from loaders.mixture import Mixture
 from loaders.order import DEFAULT_LANES, check_world_size
 from loaders.repeat import endless
 from loaders.resume import resumed, saved
@@ -30,39 +33,25 @@ from loaders.timed import TimedMulti, TimedSingle
 from loaders.world import data_parallel, refuse_other_ranks, said_by_nobody
 
 
-@dataclass(frozen=True)
-class _Own:
-    """The arguments that torch's DataLoader does not have; their defaults."""
-
-    seed: int = 0
-    lanes: int = DEFAULT_LANES
-    max_seq_len: int | None = None
-    data_parallel_rank: int | None = None
-    data_parallel_size: int | None = None
-    data_parallel_mesh: DeviceMesh | None = None
-    prefetch_bytes: int | None = None
-    stall_warning_s: float = 60.0
-    cache_dir: str | os.PathLike[str] | None = None
-    cache_bytes: int | None = None
-
-
 class DataLoader(torch.utils.data.DataLoader[Any]):
     """A `torch.utils.data.DataLoader`, with the same arguments.
 
     Over any dataset but a `TokenDataset` it is torch's to the last keyword, and adds `stats()`.
-    Over a `TokenDataset` it is a `TokenDataLoader`: see there what each argument means.
+    Over a `TokenDataset` it is a `TokenDataLoader`: see there what each argument means. Over a
+    `Mixture` it is a `MixtureLoader`.
     """
 
+    over = "Dataset"  # what it is a loader of
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        dataset = args[0] if args else kwargs.get("dataset")
-        chosen: type = cls
-        if isinstance(dataset, TokenDataset) and not issubclass(cls, TokenDataLoader):
-            if cls is not DataLoader:
-                raise TypeError(
-                    f"{cls.__name__} is given a TokenDataset: derive it from "
-                    "loaders.TokenDataLoader"
-                )
-            chosen = TokenDataLoader
+        wanted = _class_for(args[0] if args else kwargs.get("dataset"))
+        if issubclass(cls, wanted):
+            return object.__new__(cls)
+        if cls is not DataLoader:
+            raise TypeError(
+                f"{cls.__name__} is given a {wanted.over}: derive it from loaders.{wanted.__name__}"
+            )
+        chosen: type = wanted
         return object.__new__(chosen)
 
     def __init__(
@@ -95,8 +84,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         stall_warning_s: float = 60.0,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
+        device: torch.device | str | int | None = None,
     ) -> None:
-        own = _Own(
+        own = Own(
             seed=seed,
             lanes=lanes,
             max_seq_len=max_seq_len,
@@ -107,6 +97,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             stall_warning_s=stall_warning_s,
             cache_dir=cache_dir,
             cache_bytes=cache_bytes,
+            device=device,
         )
         torchs = {
             "shuffle": shuffle,
@@ -129,10 +120,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._set_up(dataset, batch_size, torchs, own)
 
     def _set_up(
-        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
+        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: Own
     ) -> None:
         for name, value in vars(own).items():
-            if value != getattr(_Own, name):
+            if value != getattr(Own, name):
                 raise ValueError(
                     f"{name}= is for a TokenDataset; this is a {type(dataset).__name__}, "
                     "over which DataLoader is torch's"
@@ -150,28 +141,12 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return self._stats.waits()
 
 
-# What an argument of torch's can't mean over a TokenDataset, and what to do instead.
-_REFUSED = {
-    "sampler": "the order is Stoker's: shuffle=, seed=, data_parallel_rank= choose it. For an "
-    "order of your own use torch.utils.data.DataLoader(dataset, sampler=...)",
-    "batch_sampler": "batches are batch_size consecutive samples of Stoker's order. For batches of "
-    "your own use torch.utils.data.DataLoader(dataset, batch_sampler=...)",
-    "collate_fn": "batches are assembled many at a time, without collating samples. Change the "
-    "batch in the training loop, or use torch.utils.data.DataLoader(dataset, collate_fn=...)",
-    "generator": "the order depends on seed= and the epoch alone, so that it can be resumed: "
-    "give seed= instead",
-    "worker_init_fn": "there are no worker processes to initialize: num_workers= are threads that "
-    "only read. Leave it out",
-    "multiprocessing_context": "there are no worker processes: num_workers= are threads. Leave it "
-    "out",
-}
-
-
 class TokenDataLoader(DataLoader):
     """Batches of a `TokenDataset`: dicts `input_ids`, `labels`, int64 [batch_size, seq_len].
 
-    `labels` is a tensor of its own, equal to `input_ids`, with -100 where the dataset's loss mask
-    is 0 and in padding rows. The tensors of a batch stay valid as long as anyone holds them.
+    `labels` is a tensor of its own, equal to `input_ids` or one token ahead (see `TokenDataset`),
+    with -100 where the dataset's loss mask is 0 and in padding rows. The tensors of a batch stay
+    valid as long as anyone holds them. Other keys are the dataset's choice: see `TokenDataset`.
 
     torch's arguments, over a TokenDataset:
         batch_size: rows of a batch on this rank; not None.
@@ -209,11 +184,14 @@ class TokenDataLoader(DataLoader):
             `loaders.iterator`) that says what is being waited for; 0: never.
         cache_dir, cache_bytes: a folder on a local disk that keeps what was read, and how many
             bytes of it, over all processes that use the folder. None: nothing is kept.
+        device: batches come on this CUDA device, copied on a stream of their own while the steps
+            before run. Without CUDA, or with "cpu", they stay where they are.
 
     As an attribute it shows what a loader without workers would (`num_workers` 0, `timeout` 0), and
     `sampler` is its order, so that whoever rebuilds it as a torch DataLoader gets the same samples.
     """
 
+    over = "TokenDataset"
     sampler: OrderSampler
     # accelerate leaves a loader that says the first as it is, and saves and restores the state of
     # one that says the second, in `Accelerator.save_state` and `load_state`.
@@ -221,9 +199,9 @@ class TokenDataLoader(DataLoader):
     use_stateful_dataloader = True
 
     def _set_up(
-        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: _Own
+        self, dataset: Any, batch_size: int | None, torchs: dict[str, Any], own: Own
     ) -> None:
-        size = _checked(batch_size, torchs)
+        size = checked(batch_size, torchs, self.over)
         rank, world_size = data_parallel(
             own.data_parallel_rank, own.data_parallel_size, own.data_parallel_mesh
         )
@@ -239,6 +217,7 @@ class TokenDataLoader(DataLoader):
             Budget.of, dataset, world_size=world_size, batch=size, limit=own.prefetch_bytes
         )
         self._progress = Progress()
+        device = cuda_device(own.device)
         self._progress.on_another_epoch = _follower(self)
         prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
         self._settings = Settings(
@@ -246,11 +225,12 @@ class TokenDataLoader(DataLoader):
             threads=workers,
             ready_batches=None if prefetch_factor is None else prefetch_factor * max(1, workers),
             timeout=torchs["timeout"],
-            stall_warning=_not_negative("stall_warning_s", own.stall_warning_s),
+            stall_warning=not_negative("stall_warning_s", own.stall_warning_s),
             cache=_cache(dataset, own, self._stats),
+            copies=None if device is None else CudaCopies(device),
         )
-        pinned = torchs["pin_memory"] and torch.cuda.is_available()
-        self._kept = Kept(Slabs(pinned=pinned))
+        pinned = device is not None or (torchs["pin_memory"] and torch.cuda.is_available())
+        self._kept = Kept(Slabs(pinned=pinned, narrow=device is not None))
         self._last: weakref.ref[TokenIterator] | None = None
         sampler = OrderSampler(
             dataset,
@@ -266,6 +246,7 @@ class TokenDataLoader(DataLoader):
             dataset,
             size,
             sampler=sampler,
+            collate_fn=None if dataset.form.plain else dataset.collate,
             drop_last=torchs["drop_last"],
             pin_memory=torchs["pin_memory"],
         )
@@ -356,20 +337,32 @@ class TokenDataLoader(DataLoader):
 
         `batches`, `tokens` delivered; what happened at the store and the disk cache, as
         `loaders.stats.FetchCounts` explains it; `wait_seconds` in which `next()` was blocked,
-        `first_batch_seconds` of the latest iteration; `epoch`, `position`; of the latest iteration
-        if it is still alive: `threads`, `batches_ready`, and of the memory for tokens
-        `buffer_bytes`, `buffer_used_bytes`.
+        `first_batch_seconds` of the latest iteration; `padding_share` of packed rows; `epoch`,
+        `position`; of the latest iteration if it is still alive: `threads`, `batches_ready`, and of
+        the memory for tokens `buffer_bytes`, `buffer_used_bytes`.
         """
         live = self._last() if self._last is not None else None
         now = {"threads": 0, "batches_ready": 0, "buffer_bytes": 0, "buffer_used_bytes": 0}
         if live is not None:
             now = live.assembler.standing()
         where = {"epoch": self._progress.epoch, "position": self._progress.position}
-        return {**self._stats.summary(), **where, **now}
+        padding = {"padding_share": self._tokens.padding_share}
+        return {**self._stats.summary(), **padding, **where, **now}
 
     def timeline(self) -> npt.NDArray[Any]:
         """The last 4,096 steps: `loaders.stats.TIMELINE`, in ns of `time.perf_counter_ns`."""
         return self._stats.timeline()
+
+
+def _class_for(dataset: object) -> type[DataLoader]:
+    if isinstance(dataset, TokenDataset):
+        return TokenDataLoader
+    if isinstance(dataset, Mixture):
+        # It is made of TokenDataLoaders, so it can't be imported by their module's head.
+        from loaders.mixture_loader import MixtureLoader
+
+        return MixtureLoader
+    return DataLoader
 
 
 def _nothing() -> None:
@@ -387,40 +380,7 @@ def _follower(loader: TokenDataLoader) -> Callable[[], None]:
     return follow
 
 
-def _checked(batch_size: int | None, torchs: dict[str, Any]) -> int:
-    """The batch size, if the arguments mean something over a TokenDataset.
-
-    Raises:
-        ValueError: one does not; the message says what to use.
-    """
-    for name, advice in _REFUSED.items():
-        if torchs[name] is not None:
-            raise ValueError(f"{name}= does not go with a TokenDataset: {advice}.")
-    if batch_size is None:
-        raise ValueError(
-            "batch_size=None does not go with a TokenDataset: a loader yields batches. For single "
-            "samples index the dataset, or give batch_size=1."
-        )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    for name in ("num_workers", "timeout"):
-        _not_negative(name, torchs[name])
-    factor = torchs["prefetch_factor"]
-    if factor is not None and factor < 1:
-        raise ValueError(f"prefetch_factor must be at least 1, not {factor}")
-    device = torchs["pin_memory_device"]
-    if device and torch.device(device).type != "cuda":
-        raise ValueError(f"pin_memory_device={device!r}: memory is pinned for CUDA devices only")
-    return batch_size
-
-
-def _not_negative(name: str, number: float) -> float:
-    if number < 0:
-        raise ValueError(f"{name} must not be negative: {number}")
-    return number
-
-
-def _cache(dataset: TokenDataset, own: _Own, stats: Stats) -> DiskCache | None:
+def _cache(dataset: TokenDataset, own: Own, stats: Stats) -> DiskCache | None:
     if own.cache_dir is None and own.cache_bytes is None:
         return None
     if own.cache_dir is None or own.cache_bytes is None or own.cache_bytes < 1:

@@ -26,8 +26,10 @@ from shards.errors import CorruptShard, StoreError
 
 # How often whoever waits looks after late reads.
 WATCH_SECONDS = 0.1
-# What leaving the program waits for a read to take at most: S3's usual ones need 0.1-0.2 s.
+# What leaving the program waits at most, for reads that aren't stuck: S3's usual ones need 0.1-0.2
+# s, on a busy machine a few times that. One that has been under way for longer is stuck.
 _EXIT_SECONDS = 1.0
+_STUCK_SECONDS = 5.0
 PATIENCE = Patience()
 
 
@@ -78,11 +80,15 @@ class Fetcher:
     def threads(self) -> int:
         return len(self._at.threads)
 
-    def submit(self, part: Part, done: Callable[[], None]) -> None:
-        """Brings `part`, then calls `done` from a fetch thread."""
+    def submit(self, part: Part, done: Callable[[], None], *, first: bool = False) -> None:
+        """Brings `part` and what follows it, then calls `done` from a fetch thread.
+
+        first: before everything that is queued.
+        """
         reads = part.reads
         job = Job(part, done, len(reads), [b""] * len(reads))
-        self._enqueue([Attempt(Request(job, number, read)) for number, read in enumerate(reads)])
+        attempts = [Attempt(Request(job, number, read)) for number, read in enumerate(reads)]
+        self._enqueue(attempts, first=first)
 
     def watch(self) -> None:
         """Abandons reads past their deadline and sends second ones for those that are late.
@@ -111,7 +117,8 @@ class Fetcher:
         if late:
             self._counts.add(hedges=len(late))
             self._enqueue(late, first=True)
-        if stuck > self._patience.most_abandoned:
+        # Each thread may be stuck once, and its successor; few threads a few times more.
+        if stuck > max(self._patience.most_abandoned, 2 * self._most_threads):
             self._fail(StoreError(f"{self._source.uri}: {stuck} reads are stuck without an answer"))
 
     def waiting_for(self) -> str:
@@ -273,12 +280,15 @@ class Fetcher:
             if job.missing:
                 return
         try:
-            job.part.land(job.data)
+            following = job.part.land(job.data)
         except CorruptShard as error:
             self._read_again(request, error)
             return
         landed, job.data = job.data, []
-        job.done()
+        if following is None:
+            job.done()
+        else:
+            self.submit(following, job.done, first=True)
         if self._cache is not None:
             for number, read in enumerate(job.part.reads):
                 if number not in job.cached:
@@ -372,7 +382,7 @@ _open_fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """At exit: no more reads, and a moment for those that have just begun.
+    """At exit: no more reads, and a moment for those that are under way.
 
     A thread that comes back from native code while the interpreter is being taken down is unwound
     through Rust's frames, which aborts the process ("FATAL: exception not rethrown", until Python
@@ -381,7 +391,10 @@ def _close_all() -> None:
     fetchers = list(_open_fetchers)
     for fetcher in fetchers:
         fetcher.close()
-    while any(fetcher.has_read_younger_than(_EXIT_SECONDS) for fetcher in fetchers):
+    until = time.monotonic() + _EXIT_SECONDS
+    while time.monotonic() < until and any(
+        fetcher.has_read_younger_than(_STUCK_SECONDS) for fetcher in fetchers
+    ):
         time.sleep(0.01)
 
 

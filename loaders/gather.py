@@ -1,6 +1,7 @@
 """Rows in memory -> the batches of a chunk: gathered, widened to int64, handed out as views."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,15 @@ from loaders.slabs import Slabs
 # Gathered rows are widened twice (input_ids, labels) while they are still in the CPU's cache.
 _CACHED_BYTES = 1 << 19
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]  # tensors, and numbers that are about all of it
+
+
+class Batches(Protocol):
+    """Makes the batches of one iteration's chunks: `Gather`, or `collate.Collate`."""
+
+    def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
+        """The chunk's batches in order, and their numbers of tokens, padding rows included."""
+        ...
 
 
 class Gather:
@@ -29,14 +38,16 @@ class Gather:
         self._most_rows = most_rows
         self._narrow = np.empty((0, 0), np.uint32)
 
-    def batches(self, chunk: Chunk, memory: Memory) -> list[tuple[Batch, int]]:
-        """The chunk's batches in order, each with its number of tokens, padding rows included."""
+    def batches(self, chunk: Chunk, memory: Memory) -> tuple[list[Batch], list[int]]:
         ids, labels = self._gather(chunk, memory)
-        size = self._span.batch_size
-        return [
-            ({"input_ids": step_ids, "labels": step_labels}, step_ids.numel())
-            for step_ids, step_labels in zip(_split(ids, size), _split(labels, size), strict=True)
+        size, seq_len = self._span.batch_size, ids.shape[1]
+        pairs = zip(_split(ids, size), _split(labels, size), strict=True)
+        batches = [
+            {"input_ids": some_ids, "labels": some_labels} for some_ids, some_labels in pairs
         ]
+        tokens = [size * seq_len] * len(batches)
+        tokens[-1] = ids.numel() - (len(batches) - 1) * size * seq_len
+        return batches, tokens
 
     def _gather(self, chunk: Chunk, memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:
         rows, addresses = memory.rows, memory.addresses(chunk)

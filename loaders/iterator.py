@@ -7,17 +7,17 @@ import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 
-from loaders.assemble import Assembler, Ready
-from loaders.blocks import Rows
+from loaders.assemble import Assembler, Marks, Ready
 from loaders.cache import DiskCache
+from loaders.collate import gather_of
 from loaders.dataset import TokenDataset
+from loaders.device import AHEAD, Copies
 from loaders.fetch import Fetcher
-from loaders.gather import Gather
 from loaders.memory import Arena, Memory, Resident
-from loaders.order import BLOCK_BYTES
 from loaders.parts import AnyOrder
 from loaders.schedule import Plan, ResidentPlan, Span, StreamingPlan, chunks
 from loaders.slabs import Slabs
@@ -55,16 +55,15 @@ class Budget:
         Raises:
             ValueError: too few bytes for the blocks that have to be in memory at once.
         """
-        slot_bytes = order.block * dataset.sample_bytes
+        slot_bytes = order.block * dataset.row_bytes
         open_runs = StreamingPlan.open_runs(order, world_size)
         opened = StreamingPlan.runs_for_a_batch(order, world_size, batch)
         needed = open_runs + opened
         if limit is None:
             # A quarter more than is open, to read ahead: lanes change blocks one after the other.
             limit = max(_RESIDENT_BYTES, (open_runs * 5 // 4 + 2 * batch + 32) * slot_bytes)
-        if order.samples * dataset.sample_bytes <= limit:
-            run_samples = max(1, BLOCK_BYTES // dataset.sample_bytes)
-            return cls(None, run_samples, open_runs)
+        if order.samples * dataset.row_bytes <= limit:
+            return cls(None, dataset.run_samples, open_runs)
         if limit // slot_bytes < needed:
             raise ValueError(
                 f"prefetch_bytes={limit} is too small: this rank holds {open_runs} blocks of "
@@ -94,6 +93,7 @@ class Settings:
     timeout: float  # seconds, 0: none
     stall_warning: float  # seconds, 0: none
     cache: DiskCache | None
+    copies: Copies | None = None  # to a device
 
 
 class TokenIterator:
@@ -116,6 +116,7 @@ class TokenIterator:
         self._stats, self._kept = stats, kept
         self._timeout = settings.timeout or None
         self._stall_warning = settings.stall_warning or None
+        self._copies = settings.copies
         self._make = partial(_assembler, dataset, settings=settings, kept=kept, stats=stats)
         self._begin(span)
 
@@ -125,6 +126,7 @@ class TokenIterator:
         self._over = self._released = False
         self._assembler = self._make(span)
         self._ready: deque[Ready] = self._assembler.ready
+        self._copied: deque[tuple[Any, int, int, Marks]] = deque()
         self._finalizer = weakref.finalize(self, self._assembler.close)
 
     def go_to(self, span: Span) -> bool:
@@ -145,6 +147,17 @@ class TokenIterator:
 
     def __next__(self) -> dict[str, torch.Tensor]:
         began = time.perf_counter_ns()
+        batch, position, tokens, marks = (
+            self._take() if self._copies is None else self._take_copied(self._copies)
+        )
+        self._step = step = self._step + 1
+        self._progress.delivered(self._token, position, last=step == self._steps)
+        self._stats.delivered(marks, tokens, began)
+        if step == 1:
+            self._stats.first_batch_ns = time.perf_counter_ns() - self._began
+        return batch
+
+    def _take(self) -> Ready:
         try:
             ready = self._ready.popleft()
         except IndexError:
@@ -152,12 +165,16 @@ class TokenIterator:
         assembler = self._assembler
         if len(self._ready) <= assembler.room_below:
             assembler.make_room()
-        self._step += 1
-        self._progress.delivered(self._token, ready.position, last=self._step == self._steps)
-        self._stats.delivered(ready.marks, ready.tokens, began)
-        if self._step == 1:
-            self._stats.first_batch_ns = time.perf_counter_ns() - self._began
-        return ready.batch
+        return ready
+
+    def _take_copied(self, copies: Copies) -> Ready:
+        """Starts the copies of the next batches, as far as they are ready, and takes the first."""
+        copied = self._copied
+        while len(copied) <= AHEAD and (self._ready or not copied):
+            batch, position, tokens, marks = self._take()
+            copied.append((copies.start(batch), position, tokens, marks))
+        started, position, tokens, marks = copied.popleft()
+        return copies.take(started), position, tokens, marks
 
     def move(self, token: object) -> None:
         """From now on it moves the progress. `token` is from `progress.restart()`: the newest
@@ -243,7 +260,7 @@ def _assembler(
         chunks(plan, most_rows, most_opened),
         memory,
         dataset.parts,
-        Gather(span, kept.slabs, most_rows),
+        partial(gather_of, dataset.form, span, kept.slabs, most_rows),
         settings.ready_batches or 2 * max(1, most_rows // span.batch_size),
     )
     source = dataset.source
@@ -263,13 +280,13 @@ def _memory(dataset: TokenDataset, span: Span, budget: Budget, kept: Kept) -> tu
     """A resident split grows over iterations; an arena has one user at a time."""
     if budget.slots is None:
         if kept.resident is None:
-            rows = Rows.empty(dataset.stream, span.order.samples, dataset.seq_len)
+            rows = dataset.rows(span.order.samples)
             kept.resident = Resident(rows, budget.slot_samples)
         resident = kept.resident
         return resident, ResidentPlan(span, resident.run_samples, resident.held)
     arena, kept.arena = kept.arena, None
     if arena is None:
-        rows = Rows.empty(dataset.stream, budget.slots * budget.slot_samples, dataset.seq_len)
+        rows = dataset.rows(budget.slots * budget.slot_samples)
         arena = Arena(rows, budget.slots, budget.slot_samples)
     else:
         arena.forget_all()

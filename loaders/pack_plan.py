@@ -1,8 +1,8 @@
 """Where the packs of a stream begin: one pass over the lengths of its documents.
 
 All packs but the last have the same number of rows, so a row has a number as a sample has one, and
-the order of samples serves rows too. Two numbers a pack are enough: which pieces it holds, and in
-which rows, follows from the lengths of its documents (`packing.pack`).
+the order of samples serves rows too. One number a pack is enough: which pieces it holds, and in
+which rows, follows from where its documents begin (`layout.lay_out`).
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loaders.packing import cut, pack
+from loaders.form import Packing
+from loaders.layout import lay_out
 
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackPlan:
     """The packs of a stream for one seq_len.
 
     Attributes:
-        seq_len, rows: tokens in a row; rows in a pack, but in the last.
+        packing: how pieces are put into rows.
+        seq_len, rows: tokens in a row, at most; rows in a pack, but in the last.
         last_rows: rows in the last pack.
         token: int64 [packs + 1], each pack's first token in the stream; then the stream's end.
-        document: int64 [packs + 1], the document that holds it; then the number of documents.
     """
 
+    packing: Packing
     seq_len: int
     rows: int
     last_rows: int
     token: Ints
-    document: Ints
 
     @property
     def packs(self) -> int:
@@ -52,34 +53,33 @@ class PackPlan:
         return 1 - int(self.token[-1]) / slots if slots else 0.0
 
 
-def plan_packs(lengths: Iterable[Ints], seq_len: int, rows: int) -> PackPlan:
+def plan_packs(
+    lengths: Iterable[Ints], seq_len: int, rows: int, packing: Packing = "best_fit"
+) -> PackPlan:
     """The plan for documents of these lengths, the same however they are divided into arrays.
 
     Args:
         lengths: int64 [documents] each, as a shard's offsets give them.
-        rows: of a pack; seq_len * rows tokens are read at once.
+        rows: of a pack; at most seq_len * rows tokens are read at once.
     """
-    token, document = array("q"), array("q")
-    held, begin, at, first, used = np.zeros(0, np.int64), 0, 0, 0, 0
+    token = array("q")
+    # Where documents begin, from `at` on: the first token of the pack that is to be made.
+    held, at, end, used = np.zeros(0, np.int64), 0, 0, 0
     for some, last in _with_last(lengths):
-        held = np.concatenate([held, some])
+        ends = end + np.cumsum(some)
+        held = np.concatenate([held, (ends - some)[some > 0]])
+        end = int(ends[-1]) if len(some) else end
         # A pack sees as many tokens as it could hold, or all that there are.
-        while len(held) and (last or held.sum() - begin >= seq_len * rows):
-            pieces = cut(held, seq_len, begin)
-            packed = pack(pieces.length, seq_len, rows)
+        while end - at >= seq_len * rows or (last and end > at):
+            stop = min(at + seq_len * rows, end)
+            first = int(np.searchsorted(held, at, side="right"))
+            behind = int(np.searchsorted(held, stop))
+            whole = stop == end or stop in held[behind : behind + 1]
+            layout = lay_out(packing, held[first:behind] - at, stop - at, whole, seq_len, rows)
             token.append(at)
-            document.append(first)
-            used = packed.rows
-            at += int(pieces.length[: len(packed.row)].sum())
-            if len(packed.row) == len(pieces):
-                passed, begin = len(held), 0
-            else:
-                passed = int(pieces.document[len(packed.row)])
-                whole = int(held[:passed].sum())
-                begin = int(pieces.start[len(packed.row)]) - whole
-            held, first = held[passed:], first + passed
-    ends = np.array(token, np.int64), np.array(document, np.int64)
-    return PackPlan(seq_len, rows, used, np.append(ends[0], at), np.append(ends[1], first))
+            at, used = at + layout.tokens, layout.rows
+        held = held[np.searchsorted(held, at) :]
+    return PackPlan(packing, seq_len, rows, used, np.append(np.array(token, np.int64), at))
 
 
 def _with_last(lengths: Iterable[Ints]) -> Iterator[tuple[Ints, bool]]:

@@ -18,13 +18,25 @@ def endless(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Batches from behind the last one that was delivered, over epochs, without end.
 
+    Reading begins at once, not when the first batch is asked for.
+
     Args:
         make: starts an iteration that doesn't move the progress yet.
         use: from now on it is the one that does; with the progress's token.
     """
     progress.go_on()
     token = progress.restart()
-    current = make(sampler.current())
+    return _from(make(sampler.current()), token, progress, sampler, make, use)
+
+
+def _from(
+    current: TokenIterator,
+    token: object,
+    progress: Progress,
+    sampler: OrderSampler,
+    make: Callable[[Span], TokenIterator],
+    use: Callable[[TokenIterator, object], None],
+) -> Iterator[dict[str, torch.Tensor]]:
     while True:
         use(current, token)
         following = None

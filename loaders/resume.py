@@ -26,7 +26,7 @@ def resumed(
         ValueError: a state of something else; both values are named.
     """
     of, place = load(state)
-    if adopt and of["max_seq_len"] % deal.seq_len == 0:
+    if adopt and of["max_seq_len"] % deal.seq_len == 0 and of["packing"] == "concat":
         check(of, identity(dataset, deal, of["max_seq_len"]))
         order = deal.order
         deal = dataset.deal(order.lanes, order.seed, order.shuffle, of["max_seq_len"])
@@ -45,4 +45,5 @@ def identity(dataset: TokenDataset, deal: Deal, max_seq_len: int | None = None) 
         seed=deal.order.seed,
         shuffle=deal.order.shuffle,
         lanes=deal.order.lanes,
+        packing=dataset.packing,
     )

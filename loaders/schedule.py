@@ -246,9 +246,10 @@ class ResidentPlan:
         run = sample // self._size
         first = run * self._size
         opens = np.zeros(run.shape, bool)
-        _, first_rows = np.unique(run, return_index=True)
-        opens[first_rows] = ~self._asked[run[first_rows]]
-        self._asked[run] = True
+        if not self.complete:
+            _, first_rows = np.unique(run, return_index=True)
+            opens[first_rows] = ~self._asked[run[first_rows]]
+            self._asked[run] = True
         size = np.minimum(self._size, span.order.samples - first)
         return Rows(run, sample - first, first, size, opens, np.zeros(run.shape, bool))
 

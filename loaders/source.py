@@ -3,6 +3,7 @@
 A source only reads. Retries, deadlines and checksums belong to `fetch.py`.
 """
 
+import errno
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,11 +17,16 @@ from shards.errors import CorruptShard, MissingObject, StoreError
 
 @dataclass(frozen=True)
 class Read:
-    """Bytes `start` to `stop` of the object `key` (relative to the dataset's uri)."""
+    """Bytes `start` to `stop` of the object `key` (relative to the dataset's uri).
+
+    Attributes:
+        at_most: the object may end before `stop`; then there are fewer.
+    """
 
     key: str
     start: int
     stop: int
+    at_most: bool = False
 
 
 class TransientError(Exception):
@@ -54,7 +60,8 @@ class Source(Protocol):
     threads: int  # how many reads at once are worth while
 
     def read(self, read: Read, scratch: Scratch) -> memoryview:
-        """Exactly the bytes asked for, perhaps in `scratch` (valid until its next use).
+        """Exactly the bytes asked for, perhaps in `scratch` (valid until its next use); fewer
+        only where the read says `at_most`.
 
         Raises:
             TransientError: worth another try.
@@ -62,6 +69,25 @@ class Source(Protocol):
             StoreError: anything that another try would not cure.
         """
         ...
+
+
+# What a network file system (NFS, Lustre) says when its server is away or has forgotten us. EIO is
+# also a disk's that breaks: then it is said after as many tries as a store that is gone gets.
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.ENOTCONN,
+    errno.ESHUTDOWN,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+}
 
 
 class PathSource:
@@ -79,21 +105,35 @@ class PathSource:
 
     def read(self, read: Read, scratch: Scratch) -> memoryview:
         buffer = scratch.take(read.stop - read.start)
+        file, done = None, 0
         try:
             file = self._open(read.key)
-            done = 0
             while done < len(buffer):
                 count = os.preadv(file.fileno(), [buffer[done:]], read.start + done)
+                if count == 0 and read.at_most:
+                    return buffer[:done]
                 if count == 0:
+                    self._forget(read.key, file)
                     raise short_object(self.uri, read, done)
                 done += count
         except FileNotFoundError as error:
             raise MissingObject(f"{self.uri}/{read.key}: no such file") from error
         except OSError as error:
+            self._forget(read.key, file)
+            if error.errno in _PASSING:
+                raise TransientError(
+                    f"{error.strerror} ({errno.errorcode[error.errno]})"
+                ) from error
             raise StoreError(
                 f"{self.uri}/{read.key}: {error.strerror} (bytes {read.start}-{read.stop})"
             ) from error
         return buffer
+
+    def _forget(self, key: str, file: FileIO | None) -> None:
+        """The next read opens the file again: what it was may be gone, what it is be whole."""
+        with self._lock:
+            if file is not None and self._files.get(key) is file:
+                del self._files[key]
 
     def _open(self, key: str) -> FileIO:
         with self._lock:
@@ -111,7 +151,7 @@ def short_object(uri: str, read: Read, got: int) -> CorruptShard:
     """The error for an object that ends `got` bytes into what was asked for."""
     return CorruptShard(
         f"{uri}/{read.key} is cut short: it ends at byte {read.start + got}, "
-        f"bytes {read.start}-{read.stop} were asked for. Fetch or tokenize this shard again."
+        f"bytes {read.start}-{read.stop} were asked for. Restore it, or tokenize it again."
     )
 
 

@@ -55,11 +55,12 @@ class S3Source:
                 buffer[got : got + len(part)] = part
                 got += len(part)
         except S3Exception as error:
-            raise self._in_words(error, read, client) from error
+            if not (read.at_most and _out_of_range(error)):
+                raise self._in_words(error, read, client) from error
         self._answered = True
-        if got < len(buffer):
+        if got < len(buffer) and not read.at_most:
             raise short_object(self.uri, read, got)
-        return buffer
+        return buffer[:got]
 
     def _in_words(self, error: S3Exception, read: Read, client: Any) -> Exception:
         text, where = str(error), f"{self.uri}/{read.key}"
@@ -81,9 +82,14 @@ class S3Source:
                 f"{where}: access denied. Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the "
                 f"profile or role) and the bucket's policy. The server said: {text[:300]}"
             )
-        if "InvalidRange" in text or "response_status: 416" in text:
+        if _out_of_range(error):
             return short_object(self.uri, read, 0)
         return TransientError(text[:300])
+
+
+def _out_of_range(error: S3Exception) -> bool:
+    """The object ends before the range begins."""
+    return "InvalidRange" in str(error) or "response_status: 416" in str(error)
 
 
 # One client in a process: it holds the connections. The connector drops it before a fork, and a

@@ -26,6 +26,7 @@ class Identity:
     seed: int
     shuffle: bool
     lanes: int
+    packing: str = "concat"
     order_version: int = ORDER_VERSION
     format: int = STATE_FORMAT
 
@@ -133,6 +134,7 @@ def load(state: dict[str, Any]) -> tuple[dict[str, Any], Place]:
             f"this state is of format {version!r}, this loader reads format {STATE_FORMAT}: "
             "continue the run with the version that saved it"
         )
+    state = {"packing": Identity.packing, **state}  # those of before there was any other
     if set(state) != identity | place:
         raise ValueError(
             f"not a loader's state: it has {sorted(map(str, state))}, "

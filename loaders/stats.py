@@ -63,16 +63,23 @@ class Stats:
         self.batches = 0
         self.tokens = 0
         self.wait_ns = 0
+        self.moved_rows = 0  # of a mixture: read by themselves, since other ranks own them
         self.first_batch_ns: int | None = None
-        self._ring = np.zeros((_STEPS, 7), np.int64)
+        self._ring: list[tuple[int, ...]] = []
 
     def delivered(self, marks: tuple[int, int, int, int], tokens: int, began: int) -> None:
         """A batch was taken, `began` being when next() was called and `marks` the times so far."""
         now = time.perf_counter_ns()
-        self._ring[self.batches % _STEPS] = (self.batches, *marks, now, now - began)
+        waited = now - began
+        step = (self.batches, *marks, now, waited)
+        # A list of tuples: numpy takes ten times as long to store one row.
+        if len(self._ring) < _STEPS:
+            self._ring.append(step)
+        else:
+            self._ring[self.batches % _STEPS] = step
         self.batches += 1
         self.tokens += tokens
-        self.wait_ns += now - began
+        self.wait_ns += waited
 
     def taken(self, began: int, iteration_began: int | None) -> None:
         """A foreign dataset's batch was taken; `iteration_began` with an iteration's first."""
@@ -92,10 +99,8 @@ class Stats:
 
     def timeline(self) -> npt.NDArray[Any]:
         """The last 4,096 steps, oldest first: a structured array of `TIMELINE`."""
-        kept = min(self.batches, _STEPS)
-        first = self.batches - kept
-        rows = self._ring[np.arange(first, self.batches) % _STEPS]
-        return np.ascontiguousarray(rows).view(TIMELINE).reshape(kept)
+        steps = sorted(self._ring)
+        return np.array(steps, TIMELINE)
 
     def summary(self) -> dict[str, Any]:
         counts = self.fetch

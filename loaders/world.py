@@ -1,6 +1,7 @@
 """Which data-parallel rank this process is, of how many."""
 
 import os
+import re
 
 import torch.distributed
 from torch.distributed.device_mesh import DeviceMesh
@@ -9,6 +10,14 @@ from torch.distributed.device_mesh import DeviceMesh
 # `SLURM_STEP_NUM_TASKS` is there only under `srun`; in a batch script itself, which is one process,
 # `SLURM_NTASKS` and `SLURM_PROCID=0` are there as well.
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+
+# Parts of the names by which mesh dimensions are known whose ranks share a model, and so need equal
+# rows: torchtitan's, accelerate's, Megatron's; also where several were flattened ("dp_shard_cp").
+# Not "ep": expert-parallel ranks have rows of their own.
+_SHARES_A_MODEL = {
+    *("tp", "pp", "cp", "sp", "mp"),
+    *("tensor", "pipeline", "pipe", "context", "sequence", "model"),
+}
 
 
 def data_parallel(
@@ -22,7 +31,8 @@ def data_parallel(
 
     Raises:
         ValueError: only one of rank and size was given, or they and a mesh; this process is not in
-            the mesh; the environment's are no numbers.
+            the mesh; a dimension of it is known as one whose ranks share a model; the environment's
+            are no numbers.
     """
     if (rank is None) != (size is None):
         raise ValueError(
@@ -72,10 +82,24 @@ def _of_mesh(mesh: DeviceMesh) -> tuple[int, int]:
             f"this process is not in data_parallel_mesh={mesh}: a rank without a loader must not "
             "make one"
         )
+    _check_dimensions(mesh)
     rank = 0
     for dimension, coordinate in enumerate(place):
         rank = rank * mesh.size(dimension) + coordinate
     return rank, mesh.size()
+
+
+def _check_dimensions(mesh: DeviceMesh) -> None:
+    names = mesh.mesh_dim_names or ()
+    for dimension, name in enumerate(names):
+        words = set(re.split(r"[^a-z]+", name.lower()))
+        if mesh.size(dimension) > 1 and words & _SHARES_A_MODEL:
+            raise ValueError(
+                f"data_parallel_mesh has dimensions {names}: ranks along {name!r} share a model "
+                "and must get equal rows. Give the data-parallel dimensions alone, "
+                'mesh["dp"] or mesh["replicate", "shard"], or data_parallel_rank= and '
+                "data_parallel_size="
+            )
 
 
 def _of_environment() -> tuple[int, int] | None:

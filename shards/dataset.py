@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from shards.errors import CorruptShard, DatasetError
 from shards.format import CELL_BYTES, Checksums, Tokens, shard_path, xxh3
@@ -29,11 +30,17 @@ def open_dataset(uri: str) -> Dataset:
     store = open_store(uri)
     manifest = read_manifest(store)
     if manifest is None:
-        raise DatasetError(
-            f"{store.uri} holds no token dataset: there is no {MANIFEST}. "
-            "It is written last: is the tokenize job still running, or was it stopped?"
-        )
-    return Dataset(store, manifest, Index.read(store, manifest))
+        raise no_dataset(store.uri)
+    index = read_table(store, manifest.tables.index)
+    return Dataset(store, manifest, Index.of(index, manifest, store.uri))
+
+
+def no_dataset(uri: str) -> DatasetError:
+    """The error for a place without a manifest."""
+    return DatasetError(
+        f"{uri} holds no token dataset: there is no {MANIFEST}. "
+        "It is written last: is the tokenize job still running, or was it stopped?"
+    )
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,13 @@ class Index:
         return len(self.bytes)
 
     @classmethod
-    def read(cls, store: Store, manifest: Manifest) -> Index:
-        """Reads the index and checks every row of it against the manifest."""
-        where = f"{store.uri}/{manifest.tables.index.name}"
-        batch = read_table(store, manifest.tables.index)
+    def of(cls, batch: pa.RecordBatch, manifest: Manifest, uri: str) -> Index:
+        """From the table's rows, each of them checked against the manifest of the dataset at `uri`.
+
+        Raises:
+            DatasetError: they contradict each other.
+        """
+        where = f"{uri}/{manifest.tables.index.name}"
         columns = {
             name: uint_column(batch, name, dtype, where) for name, dtype in INDEX_COLUMNS.items()
         }
@@ -229,6 +239,7 @@ class Stream:
         tokens_at, first_cell = int(index.tokens_at[shard]), int(index.first_cell[shard])
         mask_at = int(index.loss_mask_at[shard])
         return Piece(
+            shard=shard,
             uri=self.dataset.uri,
             path=self.dataset.path(shard),
             dtype=dtype,
@@ -248,6 +259,7 @@ class Piece:
     """A token range of one shard, and the bytes that hold it, rounded outward to cells.
 
     Attributes:
+        shard: row of the index.
         path: key of the shard below `uri`.
         start, stop: token numbers in the shard.
         byte_start, byte_stop: of the tokens, in the shard file.
@@ -255,6 +267,7 @@ class Piece:
         cell_start, cell_stop: rows of the cells table.
     """
 
+    shard: int
     uri: str
     path: str
     dtype: np.dtype[np.uint16] | np.dtype[np.uint32]

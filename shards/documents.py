@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shards.dataset import Dataset, Ints, Stream
-from shards.errors import CorruptShard, DatasetError
-from shards.format import CELL_BYTES, LOSS_MASK, TOKENS, xxh3
+from shards.dataset import Dataset, Ints, Piece, Stream
+from shards.errors import DatasetError
+from shards.format import LOSS_MASK, TOKENS
 from shards.manifest import DocumentRules
+from shards.offsets import DOCUMENTS_XXH3, FIRST_DOCUMENT, OffsetsRead, first_document_rows
 from shards.store import Store
 
 
@@ -43,10 +44,8 @@ def excerpts(stream: Stream, start: int, stop: int) -> list[Excerpt]:
         CorruptShard: offsets with another checksum than the dataset's.
     """
     found: list[Excerpt] = []
-    place = int(np.searchsorted(stream.starts, start, side="right")) - 1
-    for number, piece in enumerate(stream.pieces(start, stop)):
-        shard = int(stream.shards[place + number])
-        first, offsets = _offsets(stream.dataset, shard, piece.start, piece.stop)
+    for piece in stream.pieces(start, stop):
+        first, offsets = _offsets(stream.dataset, piece)
         low = np.searchsorted(offsets, piece.start, side="right") - 1
         high = np.searchsorted(offsets, piece.stop)
         for document in range(int(low), int(high)):
@@ -55,7 +54,7 @@ def excerpts(stream: Stream, start: int, stop: int) -> list[Excerpt]:
             if left < right:
                 found.append(
                     Excerpt(
-                        shard=shard,
+                        shard=piece.shard,
                         path=piece.path,
                         document=first + document,
                         start=left - begin,
@@ -89,30 +88,16 @@ def kept_columns(dataset: Dataset, shard: int) -> pa.RecordBatch | None:
     return batch
 
 
-def _offsets(dataset: Dataset, shard: int, start: int, stop: int) -> tuple[int, Ints]:
-    """The first document with tokens of [start, stop) of a shard, its offset and those after it."""
-    index, cells = dataset.index, dataset.cells
-    step = CELL_BYTES // dataset.dtype.itemsize
-    first_cell, end_cell = int(index.first_cell[shard]), int(index.first_cell[shard + 1])
-    a, b = first_cell + start // step, first_cell - (-stop // step)
-    # One cell more says where the last one's documents end.
-    firsts = cells.read("first_document", a, min(b + 1, end_cell)).astype(np.int64)
-    hashes = cells.read("documents_xxh3", a, b)
-    documents = int(index.documents[shard])
-    stops = np.minimum(np.append(firsts[1:] + 2, documents + 1)[: b - a], documents + 1)
-    path, base = dataset.path(shard), int(firsts[0])
-    if (np.diff(firsts) < 0).any() or int(firsts[-1]) >= documents:
-        raise DatasetError(f"{dataset.uri}/{cells.path}: first_document of {path} is out of order")
-    at = int(index.documents_at[shard])
-    data = dataset.store.read(path, at + 8 * base, at + 8 * int(stops[-1]))
-    offsets = np.frombuffer(data, "<i8")
-    for low, high, expected in zip(firsts.tolist(), stops.tolist(), hashes.tolist(), strict=False):
-        if xxh3(offsets[low - base : high - base]) != expected:
-            raise CorruptShard(
-                f"{dataset.uri}/{path}: the checksum of its documents {low}-{high - 2} differs. "
-                "Restore the shard, or delete it and tokenize again"
-            )
-    return base, offsets
+def _offsets(dataset: Dataset, piece: Piece) -> tuple[int, Ints]:
+    """The first document with tokens of a piece, its offset and those after it."""
+    cells = dataset.cells
+    read = OffsetsRead.of(
+        dataset,
+        piece,
+        cells.read(FIRST_DOCUMENT, *first_document_rows(dataset, piece)),
+        cells.read(DOCUMENTS_XXH3, piece.cell_start, piece.cell_stop),
+    )
+    return read.first, read.offsets(dataset.store.read(piece.path, read.byte_start, read.byte_stop))
 
 
 def _reader(store: Store, key: str, size: int, options: Any = None) -> Any:

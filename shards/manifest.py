@@ -179,7 +179,12 @@ def read_manifest(store: Store) -> Manifest | None:
         data = store.read(MANIFEST)
     except MissingObject:
         return None
-    where = f"{store.uri}/{MANIFEST}"
+    return parse_manifest(data, store.uri)
+
+
+def parse_manifest(data: bytes, uri: str) -> Manifest:
+    """A manifest from its bytes. `uri`: of the dataset. Raises DatasetError, likewise."""
+    where = f"{uri}/{MANIFEST}"
     try:
         content = json.loads(data)
     except ValueError as error:

@@ -66,19 +66,27 @@ def read_table(store: Store, info: TableInfo) -> pa.RecordBatch:
     Raises:
         DatasetError: other bytes than the manifest promises.
     """
-    data = store.read(info.name)
+    return parse_table(store.read(info.name), info, store.uri)
+
+
+def parse_table(data: bytes, info: TableInfo, uri: str) -> pa.RecordBatch:
+    """A whole table from its bytes, a view of them. `uri`: of the dataset.
+
+    Raises:
+        DatasetError: other bytes than the manifest promises.
+    """
     if len(data) != info.bytes or f"{xxh3(data):016x}" != info.xxh3:
         raise DatasetError(
-            f"{store.uri}/{info.name} is not the table that the manifest names: its checksum or "
+            f"{uri}/{info.name} is not the table that the manifest names: its checksum or "
             "size differs. Restore it; a dataset of one plan can be committed again in seconds: "
-            f"delete {store.uri}/manifest.json and run the tokenize job again"
+            f"delete {uri}/manifest.json and run the tokenize job again"
         )
     try:
         batch = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
     except (pa.ArrowInvalid, pa.ArrowIndexError, OSError) as error:
-        raise DatasetError(f"{store.uri}/{info.name} is no Arrow file: {error}") from error
+        raise DatasetError(f"{uri}/{info.name} is no Arrow file: {error}") from error
     if batch.num_rows != info.rows:
-        raise DatasetError(f"{store.uri}/{info.name}: {batch.num_rows} rows, not {info.rows}")
+        raise DatasetError(f"{uri}/{info.name}: {batch.num_rows} rows, not {info.rows}")
     return batch
 
 
@@ -116,6 +124,15 @@ class CellTable:
     @property
     def path(self) -> str:
         return self.info.name
+
+    @property
+    def wanted_whole(self) -> bool:
+        """Small enough to be held, and not yet here."""
+        return self._whole is None and self.bytes <= WHOLE_TABLE_BYTES
+
+    def hold(self, whole: pa.RecordBatch) -> None:
+        """Keeps the whole table, as `parse_table` gave it."""
+        self._whole = whole
 
     @property
     def rows(self) -> int:

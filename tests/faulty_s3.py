@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,22 @@ class Request:
     method: str
     path: str
     again: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """A request that was answered.
+
+    Attributes:
+        line: method and path.
+        began, ended: when it came, and when its last byte was sent: monotonic seconds.
+        bytes: of the answer's body.
+    """
+
+    line: str
+    began: float
+    ended: float
+    bytes: int
 
 
 Rule = Callable[[Request], Fault | None]
@@ -102,6 +119,7 @@ class FaultyS3:
         met: how many requests met each fault.
         requests: all of them, by method.
         seen: all of them, by method and path.
+        served: those that got the server's answer, in the order of their ends.
         refuse: by the request's headers, an answer to be given instead of the server's: status,
             headers, XML.
         amend: the body of an answer of the server's, put right.
@@ -117,6 +135,7 @@ class FaultyS3:
         self.met: Counter[Fault] = Counter()
         self.requests: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
+        self.served: list[Served] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
         proxy = self
@@ -136,6 +155,7 @@ class FaultyS3:
             self.met.clear()
             self.requests.clear()
             self.seen.clear()
+            self.served.clear()
 
     def decide(self, method: str, path: str) -> Fault | None:
         """What befalls this request; counts it."""
@@ -175,6 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def _serve(self) -> None:
+        began = time.monotonic()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.faulty.decide(self.command, self.path)
         self.faulty.travel()
@@ -197,6 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
             middle = len(data) // 2
             data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         self._answer(status, headers, data, fault)
+        line = f"{self.command} {self.path}"
+        self.faulty.served.append(Served(line, began, time.monotonic(), len(data)))
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 

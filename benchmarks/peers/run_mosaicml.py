@@ -1,37 +1,16 @@
 """MosaicML: an MDSWriter a process, then merge_index, as Streaming's docs write in parallel."""
 
-import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from contract import Clock, Task, read_task
+from no_torchvision import without_torchvision
 from transformers import PreTrainedTokenizerFast
 
-
-class Absent(ModuleType):
-    """A module of which only names are needed: classes without content."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-try:
-    import torchvision  # noqa: F401
-except Exception:
-    # PyPI's build of it wants CUDA and doesn't load beside torch's CPU build. Streaming asks for it
-    # on import, and uses it for images alone.
-    for module in ("torchvision", "torchvision.datasets", "torchvision.transforms.functional"):
-        sys.modules[module] = Absent(module)
-        sys.modules[module].__spec__ = ModuleSpec(module, None, is_package=True)
-        sys.modules[module].__path__ = []
+without_torchvision()
 
 from streaming import MDSWriter, StreamingDataset
 from streaming.base.util import merge_index

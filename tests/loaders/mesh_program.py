@@ -4,6 +4,7 @@ import json
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -16,13 +17,18 @@ def main(uri: str, folder: str) -> None:
     before = TokenDataLoader(dataset, 4, True)  # torchrun's environment: all four are data-parallel
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    both = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
     loaders = {
         "environment": before,
         "distributed": TokenDataLoader(dataset, 4, True),
         "dp": TokenDataLoader(dataset, 4, True, data_parallel_mesh=mesh["dp"]),
-        "dp tp": TokenDataLoader(dataset, 4, True, data_parallel_mesh=mesh["dp", "tp"]),
+        "replicate shard": TokenDataLoader(dataset, 4, True, data_parallel_mesh=both),
     }
-    found = {}
+    found: dict[str, Any] = {}
+    try:
+        TokenDataLoader(dataset, 4, True, data_parallel_mesh=mesh)
+    except ValueError as error:
+        found["refused"] = str(error)
     for name, loader in loaders.items():
         rows = [batch["input_ids"][:, 0].tolist() for batch in islice(loader.repeat(), 30)]
         found[name] = {"rows": rows, "state": loader.state_dict(), "steps": len(loader)}

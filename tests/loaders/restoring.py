@@ -93,7 +93,11 @@ def same(steps: list[list[Batch]], expected: list[list[Batch]]) -> None:
     for step, wanted in zip(steps, expected, strict=True):
         for batch, other in zip(step, wanted, strict=True):
             assert batch.keys() == other.keys()
-            assert all(torch.equal(batch[name], other[name]) for name in batch)
+            assert all(equal(batch[name], other[name]) for name in batch)
+
+
+def equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
 def sorted_tokens(steps: list[list[Batch]]) -> list[int]:

@@ -317,7 +317,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
 
 @pytest.fixture
 def on_s3(s3: S3Server, proxy: FaultyS3) -> TokenDataset:
-    return token_dataset(s3.bucket("loaders-cache") + "/tokens", 60_000, seq_len=SEQ_LEN)
+    return token_dataset(s3.bucket("loaders-cache") + "/tokens", 36_000, seq_len=SEQ_LEN)
 
 
 def batches(dataset: TokenDataset, **arguments: Any) -> tuple[list[list[int]], dict[str, Any]]:

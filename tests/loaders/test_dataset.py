@@ -79,7 +79,7 @@ def test_it_pickles_small_and_works_again(dataset: TokenDataset) -> None:
 
 
 # Forking after the S3 connector was used makes it print its own warning; the data is right.
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_torchs_workers_and_distributed_sampler_use_it(dataset: TokenDataset, context: str) -> None:
     dataset[0]  # this process has its files and clients open
     seen = []

@@ -77,6 +77,8 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+# What starts Python anew takes seconds; "workers" does the same by forks.
+SLOW = {"spawned"}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "plain": (DATA, {}),
     "batches": (DATA, {"batch_size": 5}),
@@ -99,7 +101,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES],
+)
 def test_batches_are_torchs(case: str) -> None:
     dataset, arguments = CASES[case]
     seen = []

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loaders.layout import lay_out
 from loaders.pack_plan import plan_packs
-from loaders.packing import cut, pack
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=80).map(lambda some: np.array(some, np.int64))
 
@@ -19,8 +19,14 @@ def test_the_plan_does_not_depend_on_how_documents_lie_in_shards(lengths, cuts, 
         np.split(lengths, sorted(min(cut, len(lengths)) for cut in cuts)), 16, rows
     )
     assert divided.token.tolist() == whole.token.tolist()
-    assert divided.document.tolist() == whole.document.tolist()
     assert divided.last_rows == whole.last_rows
+
+
+@given(lengths=LENGTHS, rows=st.integers(1, 9))
+def test_without_packing_each_row_is_a_piece_of_a_document(lengths, rows) -> None:
+    plan = plan_packs([lengths], 16, rows, "none")
+    assert plan.token[-1] == lengths.sum()
+    assert plan.all_rows == sum(-(-length // 16) for length in lengths.tolist())
 
 
 @given(lengths=LENGTHS, rows=st.integers(1, 9))
@@ -29,12 +35,12 @@ def test_packs_follow_each_other_and_each_is_what_its_documents_say(lengths, row
     starts = np.cumsum([0, *lengths])
     assert plan.token[-1] == lengths.sum()
     for number in range(plan.packs):
-        first, at, end = plan.document[number], plan.token[number], plan.token[number + 1]
-        documents = lengths[first : plan.document[number + 1] + 1]
-        pieces = cut(documents, 16, int(at - starts[first]))
-        packed = pack(pieces.length[np.cumsum(pieces.length) <= end - at], 16, rows)
-        assert pieces.length[: len(packed.row)].sum() == end - at
+        at, end = plan.token[number], plan.token[number + 1]
+        stop = min(at + 16 * rows, starts[-1])
+        inside = np.unique(starts[(starts > at) & (starts < stop)]) - at
+        layout = lay_out("best_fit", inside, stop - at, bool((starts == stop).any()), 16, rows)
+        assert layout.tokens == end - at
         last = number == plan.packs - 1
-        assert packed.rows == (plan.last_rows if last else rows)
+        assert layout.rows == (plan.last_rows if last else rows)
     assert 0 <= plan.padding < 1
     assert plan.all_rows * 16 * (1 - plan.padding) - lengths.sum() < 1e-6

@@ -37,15 +37,15 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-worlds = st.sampled_from([1, 2, 4])
-
-
 def slowly(*arguments: Any) -> Any:
     """One of many alike: `make test-slow` runs it."""
     return pytest.param(*arguments, marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=["disk", "s3"])
+worlds = st.sampled_from([1, 2, 4])
+
+
+@pytest.fixture(scope="module", params=["disk", slowly("s3")])
 def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "disk":
         uri = str(tmp_path_factory.mktemp("resume") / "tokens")
@@ -81,6 +81,13 @@ def test_a_restored_loader_gives_the_same_batches_at_every_step(
     dataset: TokenDataset, mode: str, shuffle: bool
 ) -> None:
     restores_at_every_step(ranks(dataset, 1, BATCH, shuffle=shuffle, seed=3, **MODES[mode]))
+
+
+def test_a_loader_restored_on_s3_gives_the_same_batches_at_every_step(s3: S3Server) -> None:
+    """The split held in memory; the blocks of "streaming" on S3 take a thousand requests."""
+    uri = s3.bucket("loaders-resume-held") + "/tokens"
+    dataset = token_dataset(uri, TOKENS, seq_len=SEQ_LEN)
+    restores_at_every_step(ranks(dataset, 1, BATCH, shuffle=True, seed=3))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from loaders import DataLoader, TokenDataLoader, TokenDataset
 from tests.datasets import write_dataset
@@ -15,22 +16,23 @@ from tests.loaders.support import token_loader
 
 BATCH = 8
 STEPS = 50
+TOKENIZERS = {"llama-3": "<|end_of_text|>", "gpt2": "<|endoftext|>"}  # what ends a document
 
 
-@pytest.fixture(scope="module", params=["llama-3", "gpt2"])
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def dataset(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> TokenDataset:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(shared / "data/tokenizers" / request.param)
-    end = np.array([tokenizer.eos_token_id])
-    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
+    tokenizer = Tokenizer.from_file(
+        str(shared / "data/tokenizers" / request.param / "tokenizer.json")
+    )
+    end = np.array([tokenizer.token_to_id(TOKENIZERS[request.param])])
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
     shards: list[Any] = []
     for name in ("test", "valid"):
         texts = pq.read_table(shared / f"data/wikitext-2/{name}.parquet")["text"].to_pylist()
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        shards.append([np.append(one, end).astype(dtype) for one in ids])
+        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        shards.append([np.append(one.ids, end).astype(dtype) for one in encoded])
     uri = str(tmp_path_factory.mktemp("wikitext") / "tokens")
     manifest = write_dataset(uri, shards)
     return TokenDataset(uri, manifest.tokens // (BATCH * STEPS))

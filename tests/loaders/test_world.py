@@ -55,8 +55,9 @@ def test_an_environment_of_no_numbers_names_its_variables(monkeypatch: pytest.Mo
 class Mesh:
     """What is asked of a DeviceMesh; the real one is in the slow test."""
 
-    def __init__(self, sizes: list[int], place: list[int] | None) -> None:
+    def __init__(self, sizes: list[int], place: list[int] | None, *names: str) -> None:
         self.sizes, self.place = sizes, place
+        self.mesh_dim_names = names or None
 
     def get_coordinate(self) -> list[int] | None:
         return self.place
@@ -85,6 +86,26 @@ def test_a_mesh_and_numbers_or_a_mesh_of_others_is_refused() -> None:
         data_parallel(0, 4, outside)
 
 
+@pytest.mark.parametrize(
+    "name", ["tp", "pp", "cp", "dp_cp", "dp_shard_cp", "tensor_parallel", "context-parallel"]
+)
+def test_a_mesh_with_a_dimension_that_shares_a_model_is_refused(name: str) -> None:
+    mesh: Any = Mesh([2, 4], [1, 3], "dp", name)
+    with pytest.raises(ValueError, match=rf"along '{name}' share a model .* mesh\[\"dp\"\]"):
+        data_parallel(None, None, mesh)
+    # Nobody shares anything along a dimension of one rank.
+    alone: Any = Mesh([2, 1], [1, 0], "dp", name)
+    assert data_parallel(None, None, alone) == (1, 2)
+
+
+@pytest.mark.parametrize("names", [("replicate", "shard"), ("dp_replicate", "dp_shard"), ()])
+def test_a_mesh_of_data_parallel_dimensions_or_without_names_is_taken(
+    names: tuple[str, ...],
+) -> None:
+    mesh: Any = Mesh([2, 4], [1, 3], *names)
+    assert data_parallel(None, None, mesh) == (7, 8)
+
+
 @pytest.mark.slow
 def test_peers_that_share_a_model_get_equal_rows_in_a_real_mesh(
     tmp_path: Path, repository: Path
@@ -107,7 +128,8 @@ def test_peers_that_share_a_model_get_equal_rows_in_a_real_mesh(
     for one in ranks:
         # A mesh of 2 x 2: tensor-parallel peers have the same place in "dp".
         assert one["dp"]["rows"] == ranks[2 * one["place"]["dp"]]["dp"]["rows"]
-        assert one["environment"] == one["distributed"] == one["dp tp"]
+        assert one["environment"] == one["distributed"] == one["replicate shard"]
+        assert "share a model" in one["refused"]
         for name in ("environment", "dp"):
             assert one[name]["state"] == ranks[0][name]["state"]
             assert one[name]["steps"] == ranks[0][name]["steps"]

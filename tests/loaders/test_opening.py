@@ -1,0 +1,190 @@
+"""Manifest, index and checksums come as blocks do: few rounds, no hang, no wrong byte."""
+
+import logging
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loaders import TokenDataset
+from loaders.attempts import Patience
+from shards.errors import DatasetError, StoreError
+from tests.faulty_s3 import Fault, FaultyS3, Rule, Served, always, faulty_s3, first
+from tests.loaders.support import first_tokens, token_dataset, token_loader
+from tests.servers import S3Server
+
+SEQ_LEN = 64
+TOKENS = 60_000
+HASTY = Patience(deadline=1.0, total=60.0, first_pause=0.02, throttled_pause=0.05)
+OBJECTS = {"manifest": "/manifest.json", "index": "/index-", "checksums": "/cells-"}
+
+
+@pytest.fixture(scope="module")
+def uri(s3: S3Server) -> str:
+    return token_dataset(s3.bucket("loaders-open") + "/tokens", TOKENS, seq_len=SEQ_LEN).uri
+
+
+@pytest.fixture
+def proxy(uri: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    with faulty_s3(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr("loaders.fetch.PATIENCE", HASTY)
+        yield proxy
+
+
+def of(name: str, rule: Rule) -> Rule:
+    """Befalls only what is read from one of `OBJECTS`."""
+    return lambda request: rule(request) if OBJECTS[name] in request.path else None
+
+
+def rounds(served: list[Served]) -> int:
+    """The longest chain of requests that each began when the one before had been answered."""
+    depth: list[int] = []
+    for number, one in enumerate(served):
+        before = (depth[n] for n in range(number) if served[n].ended <= one.began)
+        depth.append(1 + max(before, default=0))
+    return max(depth)
+
+
+def everything(dataset: TokenDataset) -> list[list[int]]:
+    return [first_tokens(batch) for batch in token_loader(dataset, 8, True, timeout=60)]
+
+
+def far_away(proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests take longer than a busy machine needs to send those that can go out together."""
+    monkeypatch.setattr("loaders.fetch.PATIENCE", Patience())
+    proxy.latency_s = (1.0, 1.0)
+
+
+def test_the_first_batch_takes_three_rounds_of_requests(
+    uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far_away(proxy, monkeypatch)
+    next(iter(token_loader(TokenDataset(uri, SEQ_LEN), 8, True)))
+    # The manifest; index and checksums; blocks. The clients are new: the endpoint is.
+    assert rounds(proxy.served) == 3
+    assert {line.split()[0] for line in proxy.seen} == {"GET"}
+    assert not [line for line in proxy.seen if "list-type" in line]
+    assert set(proxy.seen.values()) == {1}
+
+
+@pytest.mark.slow
+def test_checksums_too_many_to_hold_take_no_round_of_their_own(
+    uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("loaders.blocks", "shards.tables"):
+        monkeypatch.setattr(f"{module}.WHOLE_TABLE_BYTES", 0)
+    far_away(proxy, monkeypatch)
+    next(iter(token_loader(TokenDataset(uri, SEQ_LEN), 8, True)))
+    assert rounds(proxy.served) == 3
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_stall_at_opening_is_not_waited_for(uri: str, proxy: FaultyS3, name: str) -> None:
+    expected = everything(TokenDataset(uri, SEQ_LEN))
+    proxy.behave(of(name, first(1, Fault.STALL)))
+    dataset = TokenDataset(uri, SEQ_LEN)
+    (line,) = (line for line in proxy.seen if OBJECTS[name] in line)
+    # It was asked for twice, and only the second one has been answered.
+    assert proxy.seen[line] == 2
+    assert len([one for one in proxy.served if one.line == line]) == 1
+    assert everything(dataset) == expected
+
+
+FAST = {("manifest", Fault.SHORT), ("checksums", Fault.SLOW_DOWN)}
+PAIRS = [
+    pytest.param(name, fault, marks=[] if (name, fault) in FAST else pytest.mark.slow)
+    for name in OBJECTS
+    for fault in (Fault.SLOW_DOWN, Fault.RESET, Fault.LOST, Fault.SHORT)
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), PAIRS)
+def test_a_fault_at_opening_is_tried_again(
+    uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch, name: str, fault: Fault
+) -> None:
+    # The CRT tells of it after its last attempt, its fourth, only.
+    monkeypatch.setattr("loaders.fetch.PATIENCE", Patience(20.0, throttled_pause=0.05))
+    expected = everything(TokenDataset(uri, SEQ_LEN))
+    proxy.behave(of(name, first(5, fault)))
+    assert everything(TokenDataset(uri, SEQ_LEN)) == expected
+    assert proxy.met[fault] == 5
+
+
+@pytest.mark.parametrize("name", ["index", "checksums"])
+def test_a_table_with_a_wrong_bit_is_read_again_then_refused(
+    uri: str, proxy: FaultyS3, name: str
+) -> None:
+    expected = everything(TokenDataset(uri, SEQ_LEN))
+    proxy.behave(of(name, first(1, Fault.CORRUPT)))
+    assert everything(TokenDataset(uri, SEQ_LEN)) == expected
+    assert proxy.met[Fault.CORRUPT] == 1
+    proxy.behave(of(name, always(Fault.CORRUPT)))
+    table = OBJECTS[name].strip("/")
+    with pytest.raises(DatasetError, match=rf"/{table}\w+\.arrow is not the table that the mani"):
+        TokenDataset(uri, SEQ_LEN)
+    assert proxy.met[Fault.CORRUPT] == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=[] if one == "checksums" else pytest.mark.slow) for one in OBJECTS],
+)
+def test_a_store_that_never_answers_at_opening_is_named_in_the_log_and_in_the_error(
+    uri: str,
+    proxy: FaultyS3,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    monkeypatch.setattr("loaders.fetch.PATIENCE", Patience(0.5, 0.5, 1.5, 1.5, 0.02))
+    monkeypatch.setattr("loaders.bring.STALL_WARNING_S", 0.4)
+    proxy.behave(of(name, always(Fault.STALL)))
+    what = rf"{uri}{OBJECTS[name]}\S* bytes 0-\d+"
+    with pytest.raises(StoreError, match=rf"{what} could not be read: \d attempts in .*no answer"):
+        TokenDataset(uri, SEQ_LEN)
+    (line,) = (one for one in caplog.records if one.name == "loaders.bring")
+    assert line.levelno == logging.WARNING
+    assert f"the oldest {uri}{OBJECTS[name]}" in line.getMessage()
+
+
+def test_a_copy_in_another_process_asks_for_the_checksums_once(uri: str, proxy: FaultyS3) -> None:
+    copy = pickle.loads(pickle.dumps(TokenDataset(uri, SEQ_LEN)))
+    proxy.behave()
+    assert int(copy[3]["input_ids"][0]) == 3 * SEQ_LEN
+    copy[0], copy[100]
+    (asked,) = (count for line, count in proxy.seen.items() if "/cells-" in line)
+    assert asked == 1
+    assert not [line for line in proxy.seen if "/manifest" in line or "/index" in line]
+
+
+def test_a_manifest_of_any_length_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = token_dataset(str(tmp_path / "tokens"), TOKENS, seq_len=SEQ_LEN)
+    size = (tmp_path / "tokens/manifest.json").stat().st_size
+    for stretch in (size - 1, size, size + 1, size // 3, size // 2):
+        monkeypatch.setattr("loaders.opening._STRETCH", stretch)
+        again = TokenDataset(dataset.uri, SEQ_LEN)
+        assert again.stream.dataset.manifest == dataset.stream.dataset.manifest
+        assert everything(again) == everything(dataset)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_table_cut_short_on_disk_is_named(tmp_path: Path, name: str) -> None:
+    token_dataset(str(tmp_path / "tokens"), TOKENS, seq_len=SEQ_LEN)
+    (path,) = (tmp_path / "tokens").glob(f"{OBJECTS[name].strip('/')}*")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DatasetError, match=path.name):
+        TokenDataset(str(tmp_path / "tokens"), SEQ_LEN)
+
+
+def test_an_index_larger_than_any_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    dataset = token_dataset(str(tmp_path / "tokens"), TOKENS, seq_len=SEQ_LEN)
+    manifest = tmp_path / "tokens/manifest.json"
+    size = dataset.stream.dataset.manifest.tables.index.bytes
+    manifest.write_text(manifest.read_text().replace(f'"bytes": {size}', f'"bytes": {1 << 60}', 1))
+    with pytest.raises(DatasetError, match="promises an index of 1152921504606846976 bytes"):
+        TokenDataset(dataset.uri, SEQ_LEN)
