@@ -7,6 +7,7 @@ accelerate launch -m docs.examples.hf_trainer --data ... --deepspeed docs/exampl
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
@@ -84,6 +85,7 @@ def main() -> None:
         eval_strategy="steps" if options.evaluate else "no",
         eval_steps=2,
         deepspeed=options.deepspeed,
+        use_cpu=not torch.cuda.is_available(),
         report_to="none",
     )
 

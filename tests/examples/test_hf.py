@@ -82,10 +82,9 @@ def test_deepspeed_takes_its_auto_batch_sizes_and_resumes_on_two_ranks(
 def test_deepspeed_by_accelerate_takes_the_batch_size_of_the_loader(
     data: str, output: Path
 ) -> None:
-    arguments = ("--data", data, "--steps", 8, "--save-every", 5, "--accumulate", 2, *DEEPSPEED)
-    undisturbed, again = run_twice("accelerate_loop", output, *arguments, ranks=1)
-    assert rows(undisturbed) == expected(data, 4, 16)
-    assert again == undisturbed[10:]
+    arguments = ("--data", data, "--output", output, "--steps", 8, "--accumulate", 2, *DEEPSPEED)
+    run("accelerate_loop", *arguments, ranks=1)
+    assert rows(given(output)) == expected(data, 4, 16)
 
 
 def copied(folder: Path, to: Path) -> Path:

@@ -48,7 +48,7 @@ def test_set_epoch_takes_an_iterator_along_that_has_given_nothing(
 
 
 def test_restored_at_the_end_of_an_epoch_it_goes_to_the_next(dataset: TokenDataset) -> None:
-    """Also what Lightning does: the iterator is made where nothing is left, before the epoch."""
+    """Lightning makes the iterator where nothing is left, and sets the epoch then."""
     saved = token_loader(dataset, BATCH, shuffle=True)
     saved.skip(len(saved))
     loader = token_loader(dataset, BATCH, shuffle=True)
