@@ -40,8 +40,10 @@ endif
 		--editable '.[$(EXTRAS)]' | { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@
 
-setup-system:  ## Debian packages that a few tests need, where they are missing: g++, for DeepSpeed on a CPU
-	@command -v c++ > /dev/null || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends g++; }
+setup-system:  ## Debian packages that a few tests need, where they are missing: for what DeepSpeed compiles on a CPU
+	@{ command -v c++ && $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; } \
+		> /dev/null 2>&1 \
+		|| { apt-get update -qq && apt-get install --yes -qq --no-install-recommends g++ python3-dev; }
 
 # A venv for each, since their requirements exclude each other (numpy, transformers, xxhash). What
 # can't be installed is named in .peers/NAME.failed, and the benchmark's table says so.

@@ -62,7 +62,7 @@ def test_rows_are_those_of_the_sources_with_all_their_keys(
 
 def test_sources_of_different_rows_are_refused(uris: list[str]) -> None:
     web, code = TokenDataset(uris[0], SEQ_LEN), TokenDataset(uris[1], SEQ_LEN, labels="next")
-    with pytest.raises(ValueError, match=r"sources 'web' and 'code' differ.*same options"):
+    with pytest.raises(ValueError, match=r"sources 'code' and 'web' differ.*same options"):
         Mixture({"web": (web, 0.7), "code": (code, 0.3)})
     for uri in uris:
         make_packs(uri, SEQ_LEN, packing="none")
