@@ -8,6 +8,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from loaders.order import DEFAULT_LANES
+from loaders.whole import whole
 
 # What an argument of torch's can't mean over a TokenDataset, and what to do instead.
 _REFUSED = {
@@ -42,6 +43,12 @@ class Own:
     cache_bytes: int | None = None
     device: torch.device | str | int | None = None
 
+    def __post_init__(self) -> None:
+        least = {"seed": None, "lanes": 1, "max_seq_len": 1, "prefetch_bytes": 0, "cache_bytes": 1}
+        for name in (*least, "data_parallel_rank", "data_parallel_size"):
+            if (value := getattr(self, name)) is not None or name in ("seed", "lanes"):
+                object.__setattr__(self, name, whole(name, value, least.get(name)))
+
 
 def checked(batch_size: int | None, torchs: dict[str, Any], over: str) -> int:
     """The batch size, if torch's arguments mean something over a TokenDataset or a Mixture.
@@ -57,13 +64,12 @@ def checked(batch_size: int | None, torchs: dict[str, Any], over: str) -> int:
             f"batch_size=None does not go with a {over}: a loader yields batches. For single "
             "samples index the dataset, or give batch_size=1."
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    for name in ("num_workers", "timeout"):
-        not_negative(name, torchs[name])
+    batch_size = whole("batch_size", batch_size, 1)
+    whole("num_workers", torchs["num_workers"], 0)
+    not_negative("timeout", torchs["timeout"])
     factor = torchs["prefetch_factor"]
-    if factor is not None and factor < 1:
-        raise ValueError(f"prefetch_factor must be at least 1, not {factor}")
+    if factor is not None:
+        whole("prefetch_factor", factor, 1)
     device = torchs["pin_memory_device"]
     if device and torch.device(device).type != "cuda":
         raise ValueError(f"pin_memory_device={device!r}: memory is pinned for CUDA devices only")

@@ -23,6 +23,7 @@ from loaders.sampler import PaddingIndex, PartlyRead
 from loaders.schedule import Run
 from loaders.source import Source, open_source
 from loaders.starts import starts_of_run
+from loaders.whole import whole
 from shards.store import open_store
 
 Sample = dict[str, torch.Tensor]
@@ -73,8 +74,7 @@ class TokenDataset(Dataset[Sample]):
         pack_dir: str | os.PathLike[str] | None = None,
         pad_to_multiple_of: int | None = None,
     ) -> None:
-        if seq_len < 1:
-            raise ValueError(f"seq_len must be at least 1, not {seq_len}")
+        seq_len = whole("seq_len", seq_len, 1)
         self.form = Form(labels, document_mask, packing, pad_to_multiple_of)
         if pack_dir is not None and not self.form.packed:
             raise ValueError(

@@ -4,6 +4,7 @@ The loader's memory is page-locked and holds token ids in 32 bits, so half of wh
 goes over the bus; the GPU widens them. Nothing waits for a copy but the stream that uses the batch.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,7 +97,13 @@ def cuda_device(device: torch.device | str | int | None) -> torch.device | None:
             f"device={str(wanted)!r}: batches are copied to CUDA devices only. Leave it out and "
             "move them in the loop: batch.to(...)"
         )
-    if wanted.type == "cpu" or not torch.cuda.is_available():
+    if wanted.type == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        warnings.warn(
+            f"device={str(wanted)!r}, but torch finds no CUDA device: batches stay on the CPU",
+            stacklevel=2,
+        )
         return None
     index = torch.cuda.current_device() if wanted.index is None else wanted.index
     return torch.device("cuda", index)

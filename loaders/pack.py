@@ -15,6 +15,7 @@ from loaders.form import Packing
 from loaders.order import DEFAULT_LANES, Order
 from loaders.pack_file import PackKey, write_packs
 from loaders.pack_plan import Ints, PackPlan, plan_packs
+from loaders.whole import whole
 from shards.dataset import Stream, open_dataset
 from shards.errors import DatasetError
 from shards.offsets import DOCUMENTS_XXH3, FIRST_DOCUMENT, OffsetsRead, first_document_rows
@@ -71,11 +72,17 @@ def make_packs(
 
     Raises:
         shards.errors.StokerError: no such dataset, or it can't be read or written.
-        ValueError: seq_len or rows below 1.
+        ValueError: seq_len or rows below 1, or the split has fewer than seq_len tokens.
     """
-    if seq_len < 1 or (rows is not None and rows < 1):
-        raise ValueError(f"seq_len and rows must be at least 1, not {seq_len} and {rows}")
+    seq_len = whole("--seq-len", seq_len, 1)
+    if rows is not None:
+        whole("--rows", rows, 1)
     stream = open_dataset(uri).stream(split, source)
+    if packing == "best_fit" and stream.tokens < seq_len:
+        raise ValueError(
+            f"{stream.dataset.uri}: --seq-len {seq_len}, but split {split!r} has only "
+            f"{stream.tokens} tokens: choose at most that"
+        )
     key = PackKey(stream.dataset.id, split, source, packing, seq_len)
     with tqdm(
         total=stream.tokens, unit="tok", unit_scale=True, desc="pack", disable=not show_progress

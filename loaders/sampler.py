@@ -8,6 +8,7 @@ from torch.utils.data import BatchSampler, Dataset, DistributedSampler
 from loaders.parts import Deal, History
 from loaders.schedule import Span
 from loaders.state import Place, Progress
+from loaders.whole import whole
 
 NO_BATCH = "an epoch has no whole batch: lower batch_size, or drop_last=False"
 
@@ -102,10 +103,10 @@ class OrderSampler(DistributedSampler[int]):
         """Go `steps` batches on, over the ends of epochs too. Costs the same for any number.
 
         Raises:
+            TypeError: no whole number.
             ValueError: a negative number, or an epoch has no batches.
         """
-        if steps < 0:
-            raise ValueError(f"steps must not be negative: {steps}")
+        steps = whole("steps", steps, 0)
         if not steps:
             return
         now = self._progress
@@ -114,12 +115,12 @@ class OrderSampler(DistributedSampler[int]):
         if steps <= left.steps:
             now.skip_to(epoch, left.position_after(steps), last=steps == left.steps)
             return
-        whole = self.span(0, 0)
-        if not whole.steps:
+        an_epoch = self.span(0, 0)
+        if not an_epoch.steps:
             raise ValueError(NO_BATCH)
-        epochs, steps = divmod(steps - left.steps - 1, whole.steps)
-        last = steps + 1 == whole.steps
-        now.skip_to(epoch + 1 + epochs, whole.position_after(steps + 1), last=last)
+        epochs, steps = divmod(steps - left.steps - 1, an_epoch.steps)
+        last = steps + 1 == an_epoch.steps
+        now.skip_to(epoch + 1 + epochs, an_epoch.position_after(steps + 1), last=last)
 
     def __iter__(self) -> Iterator[int]:
         padding, span = PaddingIndex(0), self.current()

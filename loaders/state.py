@@ -6,6 +6,7 @@ from typing import Any
 
 from loaders.order import ORDER_VERSION
 from loaders.parts import History
+from loaders.whole import whole
 
 # Changes with the fields of a state or their meaning.
 STATE_FORMAT = 2
@@ -89,6 +90,7 @@ class Progress:
 
     def set_epoch(self, epoch: int) -> None:
         """As DistributedSampler's. The epoch it is in already keeps a restored position."""
+        epoch = whole("epoch", epoch, 0)
         if epoch != self.epoch or self._complete:
             self.go_to(epoch, 0)
             self.on_another_epoch()
@@ -138,12 +140,11 @@ def load(state: dict[str, Any]) -> tuple[dict[str, Any], Place]:
             f"this state is of format {version!r}, this loader reads format {STATE_FORMAT}: "
             "continue the run with the version that saved it"
         )
+    wrong = set(state) ^ (identity | place)
+    if wrong - {"packing"}:
+        missing, unknown = sorted(wrong - set(state)), sorted(map(str, wrong & set(state)))
+        raise ValueError(f"not a loader's state: missing {missing}, unknown {unknown}")
     state = {"packing": Identity.packing, **state}  # those of before there was any other
-    if set(state) != identity | place:
-        raise ValueError(
-            f"not a loader's state: it has {sorted(map(str, state))}, "
-            f"expected {sorted(identity | place)}"
-        )
     _check_place(state)
     begun = tuple((seq_len, rows) for seq_len, rows in state["begun"])
     found = Place(**{**{name: state[name] for name in place}, "begun": begun})

@@ -105,6 +105,11 @@ def _check_dimensions(mesh: DeviceMesh) -> None:
 def _of_environment() -> tuple[int, int] | None:
     for rank_name, size_name in _LAUNCHERS:
         rank, size = os.environ.get(rank_name), os.environ.get(size_name)
+        if rank_name == "RANK" and rank is not None and size is None:
+            raise ValueError(
+                f"the environment has RANK={rank!r} and no WORLD_SIZE: set both, as torchrun does, "
+                "or give data_parallel_rank and data_parallel_size"
+            )
         if rank is None or size is None:
             continue
         try:

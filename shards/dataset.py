@@ -39,7 +39,8 @@ def no_dataset(uri: str) -> DatasetError:
     """The error for a place without a manifest."""
     return DatasetError(
         f"{uri} holds no token dataset: there is no {MANIFEST}. "
-        "It is written last: is the tokenize job still running, or was it stopped?"
+        "Is the path right? It is written last: or is the tokenize job still running, or was it "
+        "stopped?"
     )
 
 

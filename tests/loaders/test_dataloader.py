@@ -283,6 +283,7 @@ def test_threads_are_no_processes_and_torch_does_not_warn(dataset: TokenDataset)
         ({"num_workers": -1}, "num_workers must not be negative"),
         ({"timeout": -1}, "timeout must not be negative"),
         ({"prefetch_factor": 0}, "prefetch_factor must be at least 1, not 0"),
+        ({"cache_dir": "c", "cache_bytes": 0}, "cache_bytes must be at least 1, not 0"),
         ({"stall_warning_s": -1}, "stall_warning_s must not be negative"),
         ({"pin_memory_device": "cpu"}, "pinned for CUDA devices only"),
         ({"lanes": 0}, "lanes must be at least 1"),
@@ -297,6 +298,42 @@ def test_an_argument_that_means_nothing_here_says_what_to_use(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         token_loader(dataset, **{"batch_size": 8, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"batch_size": "8"}, "batch_size must be a whole number, not '8', a str"),
+        ({"num_workers": 1.5}, "num_workers must be a whole number, not 1.5, a float"),
+        ({"seed": None}, "seed must be a whole number, not None"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"lanes": 960.0}, "lanes must be a whole number, not 960.0, a float"),
+        ({"max_seq_len": "64"}, "max_seq_len must be a whole number"),
+        ({"data_parallel_rank": "0", "data_parallel_size": 1}, "data_parallel_rank must be"),
+    ],
+)  # fmt: skip
+def test_what_is_no_whole_number_is_refused_where_it_is_given(
+    dataset: TokenDataset, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        token_loader(dataset, **{"batch_size": 8, **arguments})
+
+
+def test_steps_and_epochs_that_are_none_are_refused_before_they_are_saved(
+    dataset: TokenDataset,
+) -> None:
+    loader = token_loader(dataset, np.int64(8), True, seed=np.int32(3))
+    before = loader.state_dict()
+    with pytest.raises(ValueError, match="epoch must not be negative, not -1"):
+        loader.set_epoch(-1)
+    with pytest.raises(TypeError, match=r"epoch must be a whole number, not 0\.5"):
+        loader.set_epoch(0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"steps must be a whole number, not 1\.5"):
+        loader.skip(1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"seq_len must be a whole number, not 128\.0"):
+        TokenDataset(dataset.uri, 128.0)  # type: ignore[arg-type]
+    assert loader.state_dict() == before
+    assert type(before["seed"]) is int
 
 
 def test_the_bytes_named_by_the_refusal_are_enough(dataset: TokenDataset) -> None:

@@ -118,11 +118,11 @@ def test_a_restored_loader_copies_from_the_next_batch_on(dataset: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda"), 0])
-def test_without_cuda_a_device_does_nothing(dataset: str, device: Any) -> None:
+def test_without_cuda_a_device_warns_and_does_nothing(dataset: str, device: Any) -> None:
     tokens = TokenDataset(dataset, SEQ_LEN)
-    for batch, other in zip(
-        token_loader(tokens, 8, device=device), token_loader(tokens, 8), strict=True
-    ):
+    with pytest.warns(UserWarning, match="batches stay on the CPU"):
+        loader = token_loader(tokens, 8, device=device)
+    for batch, other in zip(loader, token_loader(tokens, 8), strict=True):
         same(batch, other)
         assert batch["input_ids"].device.type == "cpu"
 

@@ -177,6 +177,8 @@ def test_what_means_nothing_is_refused(uri: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(ValueError, match="packing='tight': there are 'concat', 'best_fit', 'none'"):
         TokenDataset(uri, SEQ_LEN, packing="tight")  # type: ignore[arg-type]
     assert main(["pack", uri, "--seq-len", "0"]) == 1
-    assert "seq_len and rows must be at least 1" in capsys.readouterr().err
+    assert "--seq-len must be at least 1" in capsys.readouterr().err
+    assert main(["pack", uri, "--seq-len", "10000000"]) == 1
+    assert "has only" in capsys.readouterr().err
     assert main(["pack", f"{uri}/nowhere", "--seq-len", "32"]) == 1
     assert "holds no token dataset" in capsys.readouterr().err

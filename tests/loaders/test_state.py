@@ -52,7 +52,7 @@ def test_a_state_is_a_few_plain_values(on_disk: str) -> None:
         ({"begun": [[16, 10**9]]}, "1000000000 rows of 16 tokens, where a round of 405 samples"),
         ({"begun": [[64, 9]], "position": 5}, "position 5 lies before row 9, where [[64, 9]] end"),
         ({"begun": [[64, 405]]}, "[[64, 405]] leave nothing of the round of position 0"),
-        ({"more": 1}, "not a loader's state: it has"),
+        ({"more": 1}, "not a loader's state: missing [], unknown ['more']"),
     ],
 )
 def test_a_state_of_something_else_is_refused_with_both_named(

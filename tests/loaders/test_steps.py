@@ -98,7 +98,7 @@ def test_skipping_inside_an_iteration_takes_effect_with_the_next(dataset: TokenD
 
 
 def test_skipping_backwards_is_refused(dataset: TokenDataset) -> None:
-    with pytest.raises(ValueError, match="steps must not be negative: -1"):
+    with pytest.raises(ValueError, match="steps must not be negative, not -1"):
         token_loader(dataset, 8).skip(-1)
 
 

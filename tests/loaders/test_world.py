@@ -33,7 +33,6 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         ({**SLURM, **TORCHRUN}, (2, 4)),
         # A batch script, outside of srun: one process, whatever was allocated.
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (0, 1)),
-        ({"RANK": "2"}, (0, 1)),
     ],
 )
 def test_a_launchers_environment_says_rank_and_size(
@@ -142,3 +141,10 @@ def test_peers_that_share_a_model_get_equal_rows_in_a_real_mesh(
             wanted = first_tokens(batch)
             padding = len(together) - len(wanted)
             assert sorted(together) == sorted([*wanted, *[0] * padding]), (name, step)
+
+
+def test_a_rank_without_a_number_of_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="RANK='1' and no WORLD_SIZE"):
+        data_parallel(None, None)
