@@ -251,8 +251,9 @@ def children(
 
 
 def ends(running: Sequence[subprocess.Popen[str]]) -> list[dict[str, int]]:
-    outputs = [child.communicate(timeout=120)[0] for child in running]
-    assert [child.returncode for child in running] == [0] * len(running)
+    # Not communicate(): it misses what came together with the line that was read before.
+    outputs = [child.stdout.read() for child in running if child.stdout is not None]
+    assert [child.wait(timeout=120) for child in running] == [0] * len(running)
     return [json.loads(output) for output in outputs]
 
 
