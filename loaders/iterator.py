@@ -25,9 +25,10 @@ from loaders.state import Progress
 from loaders.stats import Stats
 from shards.errors import StokerError
 
-# Rows assembled in one go: large enough to spread numpy's and Python's cost per call, small enough
-# to be in the CPU's cache when it is handed out. Bytes of int64 input_ids.
-_CHUNK_BYTES = 2 << 20
+# Rows assembled in one go, as bytes of int64 input_ids: what a chunk costs in Python and in waking
+# threads is spread over them. (Measured with batches of 128 KiB: 1 MiB 350 Mtok/s, 2 MiB 524,
+# 4 MiB 665, 8 MiB 676.)
+_CHUNK_BYTES = 4 << 20
 _RESIDENT_BYTES = 512 << 20
 _END_SECONDS = 1.0
 
