@@ -287,6 +287,7 @@ def test_threads_are_no_processes_and_torch_does_not_warn(dataset: TokenDataset)
         ({"stall_warning_s": -1}, "stall_warning_s must not be negative"),
         ({"pin_memory_device": "cpu"}, "pinned for CUDA devices only"),
         ({"lanes": 0}, "lanes must be at least 1"),
+        ({"max_seq_len": 0}, "max_seq_len must be at least 1, not 0"),
         ({"data_parallel_rank": 1}, "give both or neither"),
         ({"data_parallel_rank": 0, "data_parallel_size": 7}, "7 data-parallel ranks cannot share"),
         ({"data_parallel_rank": 8, "data_parallel_size": 8}, "rank 8 is not one of the 8 ranks"),
