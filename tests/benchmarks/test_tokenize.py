@@ -260,7 +260,8 @@ def test_the_profile_says_where_a_units_time_goes(made, capsys):
     arguments = ["--input", *made.files, "--tokenizer", made.tokenizer, "--peer-bytes", "200k"]
     assert main([*arguments, "--profile"]) == 0
     printed = capsys.readouterr().out
-    assert "encode: gigatoken" in printed
+    # So little text is seen in few places by 100 looks a second: which ones is chance.
+    assert "CPU time of a unit" in printed
     assert "together                            100%" in printed
 
 
