@@ -54,7 +54,7 @@ class Fetcher:
         self._source = source
         self._most_threads = threads
         self._counts = counts
-        self._fail_callback = fail
+        self._tell = fail
         self._patience = patience or PATIENCE
         self._cache = cache
         self._hedging = hedging or Hedging()
@@ -143,6 +143,9 @@ class Fetcher:
         """Ends the threads. Waits for those not stuck in a read, `wait` seconds at most."""
         with self._changed:
             self._closed = True
+            # Whoever is told of failures has this fetcher: together they would hold what an
+            # iteration had until a garbage collection, which may be hundreds of epochs later.
+            self._tell = _nobody
             self._queue.clear()
             threads = list(self._at.threads.values())
             self._changed.notify_all()
@@ -372,10 +375,15 @@ class Fetcher:
             self._closed = True
             self._queue.clear()
             self._changed.notify_all()
-        self._fail_callback(error)
+            tell, self._tell = self._tell, _nobody
+        tell(error)
 
     def _name(self, read: Read) -> str:
         return f"{self._source.uri}/{read.key} bytes {read.start}-{read.stop}"
+
+
+def _nobody(error: BaseException) -> None:
+    """Is told of what goes wrong after the end."""
 
 
 _open_fetchers: weakref.WeakSet[Fetcher] = weakref.WeakSet()

@@ -31,7 +31,9 @@ class Pages:
                     return self._free.pop(place)
             # All too small: one makes room, so that there are never more than are used at once.
             del self._free[:1]
-        memory = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE)
+        # Private: shared with a forked child, both would write to it.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE, flags=flags)
         memory.madvise(mmap.MADV_HUGEPAGE)
         return pa.py_buffer(memory)
 

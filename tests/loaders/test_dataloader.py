@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -19,6 +20,7 @@ import torch.utils.data
 from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
 from loaders import DataLoader, TokenDataLoader, TokenDataset
+from loaders.iterator import TokenIterator
 from tests.loaders.support import (
     Modes,
     first_tokens,
@@ -479,3 +481,22 @@ def test_many_threads_reading_small_memory_never_deadlock(dataset: TokenDataset)
             )  # fmt: skip
             assert sorted(flat(tokens(loader))) == EVERY_SAMPLE
     assert threading.active_count() < 60
+
+
+def test_what_an_iteration_had_is_gone_without_a_garbage_collection(
+    dataset: TokenDataset, mode: dict[str, Any]
+) -> None:
+    loader = token_loader(dataset, 8, True, **mode)
+    gc.collect()
+    gc.disable()
+    try:
+        for taken in (1, len(loader) + 1):
+            iterator = iter(loader)
+            assert isinstance(iterator, TokenIterator)
+            held = iterator.assembler, iterator.assembler.fetcher
+            gone = [weakref.ref(one) for one in held]
+            deque(islice(iterator, taken), maxlen=0)
+            del iterator, held
+            wait_until(lambda gone=gone: not any(one() for one in gone))  # type: ignore[misc]
+    finally:
+        gc.enable()
