@@ -126,11 +126,18 @@ class Mixture(Dataset[Sample]):
         return Shares(numbers)
 
     def __repr__(self) -> str:
-        shares = ", ".join(
-            f"{part.name!r}: ({part.dataset!r}, {float(weight):.4g})"
+        """One line, from what is known: nothing is read. Weights are shares of the rows."""
+        sources = ", ".join(
+            f"{part.name!r}: ({part.dataset.uri!r}, {float(weight):.4g})"
             for part, weight in zip(self.parts, self.shares.weights, strict=True)
         )
-        return f"Mixture({{{shares}}}): {self.samples:,} samples an epoch"
+        chosen = {"seq_len": self.seq_len, "unit": self.unit, **self.form.chosen}
+        options = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        tokens = sum(part.dataset.stream.tokens for part in self.parts)
+        return (
+            f"Mixture({{{sources}}}, {options}): {self.samples:,} samples an epoch, "
+            f"{tokens:,} tokens"
+        )
 
     def __len__(self) -> int:
         """Samples of all sources."""
@@ -199,8 +206,8 @@ def _check_together(parts: Sequence[Part], seq_len: int | None) -> None:
         if part.dataset.form != first.dataset.form:
             raise ValueError(
                 f"the samples of sources {first.name!r} and {part.name!r} differ: "
-                f"{first.dataset.form} and {part.dataset.form}. Make their TokenDatasets with the "
-                "same options"
+                f"{first.dataset.form.differs(part.dataset.form)}. Make their TokenDatasets with "
+                "the same options"
             )
         mine, others = (one.dataset.stream.dataset.manifest.tokenizer for one in (first, part))
         if mine.fingerprint != others.fingerprint:

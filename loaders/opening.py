@@ -11,8 +11,8 @@ import pyarrow as pa
 from loaders.bring import bring
 from loaders.source import Read, Source
 from shards.dataset import Dataset, Index, no_dataset
-from shards.errors import CorruptShard, DatasetError, MissingObject
-from shards.manifest import MANIFEST, Manifest, parse_manifest
+from shards.errors import CorruptShard, DatasetError, MissingObject, StoreError
+from shards.manifest import MANIFEST, PLAN_KEY, Manifest, parse_manifest
 from shards.store import open_store
 from shards.tables import CellTable, TableInfo, parse_table
 
@@ -83,11 +83,20 @@ def _manifest(source: Source) -> Manifest:
         try:
             bring(source, [stretch])
         except MissingObject:
-            raise no_dataset(source.uri) from None
+            raise no_dataset(source.uri, begun=_is_begun(source)) from None
         data += stretch.data
         if not stretch.data:
             break
     return parse_manifest(data, source.uri)
+
+
+def _is_begun(source: Source) -> bool:
+    """Whether a job wrote its plan there."""
+    try:
+        bring(source, [_Stretch(PLAN_KEY, 0)])
+    except StoreError:
+        return False
+    return True
 
 
 def _index(manifest: Manifest, source: Source) -> _Table:

@@ -51,6 +51,23 @@ def flat(batches: list[list[int]]) -> list[int]:
     return [token for batch in batches for token in batch]
 
 
+def test_it_says_in_a_line_who_it_is_and_where_it_stands(dataset: TokenDataset) -> None:
+    """And reads nothing for it: the copy's folder is gone."""
+    loader = token_loader(dataset, 2, True, data_parallel_rank=3, data_parallel_size=4)
+    head = "TokenDataLoader(batch_size=2, shuffle=True, rank 3 of 4): "
+    over = f"over TokenDataset({dataset.uri!r}, seq_len=64, split='train'): 405 samples, "
+    over += f"{SAMPLES * SEQ_LEN + 17:,} tokens"
+    assert repr(loader) == f"{head}epoch 0, step 0 of 51, {over}"
+    batches = loader.repeat()
+    for _ in range(54):
+        next(batches)
+    assert repr(loader) == f"{head}epoch 1, step 3 of 51, {over}"
+    loader.skip(48)
+    assert repr(loader) == f"{head}epoch 1, step 51 of 51, {over}"
+    loader.set_epoch(7)
+    assert f"{loader}" == f"{head}epoch 7, step 0 of 51, {over}"
+
+
 EVERY_SAMPLE = list(range(0, SAMPLES * SEQ_LEN, SEQ_LEN))
 
 

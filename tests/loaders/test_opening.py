@@ -205,3 +205,25 @@ def test_an_index_larger_than_any_is_refused_before_it_is_read(tmp_path: Path) -
     manifest.write_text(manifest.read_text().replace(f'"bytes": {size}', f'"bytes": {1 << 60}', 1))
     with pytest.raises(DatasetError, match="promises an index of 1152921504606846976 bytes"):
         TokenDataset(dataset.uri, SEQ_LEN)
+
+
+def test_a_mistyped_uri_is_told_by_what_is_there_and_not_by_a_job(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket("loaders-mistyped")
+    nothing = rf"{bucket}/tokens holds no token dataset: there is no {bucket}/tokens/manifest\.json"
+    with pytest.raises(DatasetError, match=rf"^{nothing}\. Is the uri right\?$"):
+        TokenDataset(f"{bucket}/tokens", SEQ_LEN)
+    wrong = tmp_path / "tokns" / "v1"
+    with pytest.raises(DatasetError, match=rf"nothing is there\. .* exists is {tmp_path}: is the"):
+        TokenDataset(str(wrong), SEQ_LEN)
+
+
+def test_a_dataset_whose_job_has_not_ended_is_told_by_its_plan(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket("loaders-begun")
+    for uri, folder in ((bucket, s3.path(bucket)), (str(tmp_path), tmp_path)):
+        (folder / "plan.json").write_text("{}")
+        with pytest.raises(DatasetError, match=r"plan\.json and no manifest\.json yet, .* job"):
+            TokenDataset(uri, SEQ_LEN)
