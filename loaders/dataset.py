@@ -53,7 +53,7 @@ class TokenDataset(Dataset[Sample]):
             and, but with `document_mask`, an `attention_mask` int64 of 1 and 0. It needs a plan:
             `python -m loaders pack`. `"none"`: likewise, but a sample is one document, or a piece
             of seq_len tokens of a longer one; a batch is as long as its longest.
-        pack_dir: where the plan is kept, a folder or uri; None: beside the data.
+        pack_dir: the folder or uri that the plan lies in; None: beside the data, in packs/.
         pad_to_multiple_of: with `"none"`: batches are as long as the next multiple, which has to
             divide seq_len.
 

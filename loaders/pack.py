@@ -19,7 +19,6 @@ from loaders.whole import whole
 from shards.dataset import Stream, open_dataset
 from shards.errors import DatasetError
 from shards.offsets import DOCUMENTS_XXH3, FIRST_DOCUMENT, OffsetsRead, first_document_rows
-from shards.store import open_store
 
 _THREADS = 16
 # Fewer rows leave more padding: up to 3.7 % of real text's for 16. Fewer bytes read more besides:
@@ -67,7 +66,7 @@ def make_packs(
     """Reads where documents begin, plans their packs and writes the plan.
 
     Args:
-        pack_dir: where it is written; None: beside the data.
+        pack_dir: the folder or uri it is written into; None: beside the data, in packs/.
         rows: of a pack; None: as many as the order reads at once with the default lanes.
 
     Raises:
@@ -89,8 +88,7 @@ def make_packs(
     ) as bar:
         lengths = _lengths(stream, bar)
         plan = plan_packs(lengths, seq_len, rows or rows_of_a_pack(stream, seq_len), packing)
-    store = stream.dataset.store if pack_dir is None else open_store(pack_dir)
-    where = write_packs(store, key, plan)
+    where = write_packs(stream, key, plan, pack_dir)
     return Packed(stream.dataset.uri, where, key, plan, stream.documents)
 
 
