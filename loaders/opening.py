@@ -76,24 +76,35 @@ class _Stretch:
         self.data = bytes(data[0])
 
 
-def _manifest(source: Source) -> Manifest:
+def read_whole(source: Source, key: str) -> bytes:
+    """An object whose length nobody has said; of 8 MiB and more, one stretch after the other.
+
+    Raises:
+        MissingObject: no such object.
+        StoreError: the store can't be reached or refuses.
+    """
     data = b""
     while len(data) % _STRETCH == 0:
-        stretch = _Stretch(MANIFEST, len(data))
-        try:
-            bring(source, [stretch])
-        except MissingObject:
-            raise no_dataset(source.uri, begun=_is_begun(source)) from None
+        stretch = _Stretch(key, len(data))
+        bring(source, [stretch])
         data += stretch.data
         if not stretch.data:
             break
+    return data
+
+
+def _manifest(source: Source) -> Manifest:
+    try:
+        data = read_whole(source, MANIFEST)
+    except MissingObject:
+        raise no_dataset(source.uri, begun=_is_begun(source)) from None
     return parse_manifest(data, source.uri)
 
 
 def _is_begun(source: Source) -> bool:
     """Whether a job wrote its plan there."""
     try:
-        bring(source, [_Stretch(PLAN_KEY, 0)])
+        read_whole(source, PLAN_KEY)
     except StoreError:
         return False
     return True

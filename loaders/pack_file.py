@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from loaders.form import Packing
+from loaders.opening import read_whole
 from loaders.pack_plan import Ints, PackPlan
+from loaders.source import open_source
 from shards.dataset import Stream
 from shards.errors import DatasetError, MissingObject
 from shards.format import packs_path, xxh3
@@ -82,7 +84,7 @@ def read_packs(stream: Stream, key: PackKey, pack_dir: str | None) -> Packs:
     store, path = _store(stream, pack_dir), key.path(pack_dir)
     where = f"{store.uri}/{path}"
     try:
-        data = store.read(path)
+        data = read_whole(open_source(store.uri), path)
     except MissingObject:
         raise DatasetError(
             f'packing="{key.packing}" needs a plan of which documents go together, and there is no '

@@ -9,6 +9,7 @@ import pytest
 
 from loaders import TokenDataset
 from loaders.attempts import Patience
+from loaders.pack import make_packs
 from shards.errors import DatasetError, StoreError
 from tests.faulty_s3 import Fault, FaultyS3, Rule, Served, always, faulty_s3, first
 from tests.loaders.support import first_tokens, token_dataset, token_loader
@@ -174,6 +175,19 @@ def test_a_copy_in_another_process_asks_for_the_checksums_once(uri: str, proxy: 
     (asked,) = (count for line, count in proxy.seen.items() if "/cells-" in line)
     assert asked == 1
     assert not [line for line in proxy.seen if "/manifest" in line or "/index" in line]
+
+
+@pytest.mark.parametrize("fault", [Fault.STALL, Fault.SHORT])
+def test_a_plan_that_stalls_or_fails_is_read_as_the_tables_are(
+    uri: str, proxy: FaultyS3, fault: Fault
+) -> None:
+    where = make_packs(uri, SEQ_LEN).where.removeprefix(uri)
+    rule = first(1, fault)
+    proxy.behave(lambda request: rule(request) if where in request.path else None)
+    assert TokenDataset(uri, SEQ_LEN, packing="best_fit").padding_share < 1
+    assert proxy.met[fault] == 1
+    (asked,) = (count for line, count in proxy.seen.items() if where in line)
+    assert asked == 2
 
 
 def test_a_manifest_of_any_length_is_read_whole(
