@@ -11,7 +11,7 @@ from loaders import TokenDataset
 from loaders.attempts import Patience
 from loaders.pack import make_packs
 from shards.errors import DatasetError, StoreError
-from tests.faulty_s3 import Fault, FaultyS3, Rule, Served, always, faulty_s3, first
+from tests.faulty_s3 import Fault, FaultyS3, Rule, Served, always, faulty_s3, first, of_shards
 from tests.loaders.support import first_tokens, token_dataset, token_loader
 from tests.servers import S3Server
 
@@ -188,6 +188,18 @@ def test_a_plan_that_stalls_or_fails_is_read_as_the_tables_are(
     assert proxy.met[fault] == 1
     (asked,) = (count for line, count in proxy.seen.items() if where in line)
     assert asked == 2
+
+
+def test_packs_are_planned_from_offsets_that_are_read_as_blocks_are(
+    uri: str, proxy: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = make_packs(uri, SEQ_LEN, pack_dir=str(tmp_path / "calm")).where
+    for fault in (Fault.STALL, Fault.CORRUPT):
+        proxy.behave(of_shards(first(1, fault)))
+        monkeypatch.setattr("loaders.pack._TOGETHER", 2)  # of three shards
+        where = make_packs(uri, SEQ_LEN, pack_dir=str(tmp_path / fault.name)).where
+        assert proxy.met[fault] == 3  # once for each
+        assert Path(where).read_bytes() == Path(calm).read_bytes()
 
 
 def test_a_manifest_of_any_length_is_read_whole(
