@@ -23,6 +23,14 @@ A loader's state names a place in the order; --step counts batches from there:
 If the state was saved at step 12,000 and the loss jumped at step 12,345, that is --step 345. Epochs
 that end in between are counted over. No token is read, only where documents begin.
 
+"tokens [10, 20) of 50" are the 11th to the 20th token of a document of 50, the end not included;
+"rows [8, 16) of 351" likewise. With --json an excerpt is one object:
+  epoch, position            of the row in it, over all ranks
+  row, sample                its place in the batch; its number, as in dataset[sample]
+  shard, path, document      row of the index; the shard's file; number of the document in it
+  start, stop, tokens        tokens [start, stop) of the document, which has that many
+  columns                    those kept beside the document
+
 The state is what loader.state_dict() returned, as JSON: in a file, on standard input (-), or the
 text itself. To get it out of a checkpoint:
   python -c 'import json, torch; print(json.dumps(torch.load("a.pt")["loader"]))' > state.json
@@ -37,6 +45,7 @@ examples:
   python -m loaders pack s3://tokens/v1 --seq-len 4096 --pack-dir /shared/packs
 then in Python:
   TokenDataset("s3://tokens/v1", 4096, packing="best_fit")
+  TokenDataset("s3://tokens/v1", 4096, packing="best_fit", pack_dir="/shared/packs")
 """
 _EXAMPLES = """\
 examples:
@@ -89,8 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the loader had drop_last=True (counts at the end of an epoch)",
     )
-    at.add_argument("--json", action="store_true", help="one JSON object for each excerpt")
-    at.add_argument("--pack-dir", help="the loader's pack_dir, if it had one")
+    at.add_argument(
+        "--json", action="store_true", help="one JSON object for each excerpt (see above)"
+    )
+    at.add_argument("--pack-dir", metavar="DIR", help="the loader's pack_dir, if it had one")
     at.set_defaults(run=_at)
     pack = commands.add_parser(
         "pack",
@@ -110,7 +121,10 @@ def _parser() -> argparse.ArgumentParser:
         help="none: a document a row (default: %(default)s)",
     )
     pack.add_argument(
-        "--pack-dir", help="a folder or uri for the plan (default: beside the data, in packs/)"
+        "--pack-dir",
+        metavar="DIR",
+        help="a folder or uri to put the plan into, pack_dir= of TokenDataset then (default: "
+        "beside the data, in packs/)",
     )
     pack.add_argument(
         "--rows",

@@ -136,10 +136,12 @@ def found(dataset: TokenDataset, batch: Batch) -> Iterator[Found]:
 
 
 def as_lines(dataset: TokenDataset, batch: Batch) -> Iterator[str]:
-    """The batch for a person to read."""
-    last = batch.position + len(batch.samples) - 1
+    """The batch for a person to read; a range ends before its second number, and has no commas
+    in its numbers.
+    """
+    stop = batch.position + len(batch.samples)
     yield (
-        f"{dataset.uri}: epoch {batch.epoch}, rows {batch.position:,}-{last:,} of {batch.rows:,}, "
+        f"{dataset.uri}: epoch {batch.epoch}, rows [{batch.position}, {stop}) of {batch.rows}, "
         f"{'at most ' if dataset.form.packed else ''}{dataset.seq_len:,} tokens each"
     )
     row = -1
@@ -152,8 +154,8 @@ def as_lines(dataset: TokenDataset, batch: Batch) -> Iterator[str]:
         part = one.excerpt
         kept = "".join(f"  {name}={str(value)[:_VALUE]}" for name, value in one.columns.items())
         yield (
-            f"    {part.path} document {part.document:,}, tokens {part.start:,}-{part.stop:,} of "
-            f"{part.tokens:,}{kept}"
+            f"    {part.path} document {part.document:,}, tokens [{part.start}, {part.stop}) of "
+            f"{part.tokens}{kept}"
         )
 
 

@@ -3,17 +3,30 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from loaders.attempts import Part
 from loaders.fetch import WATCH_SECONDS, Fetcher
 from loaders.source import Source
 from loaders.stats import FetchCounts
+from shards.errors import StoreError
 
 # Nobody is told of it otherwise; a store that doesn't answer at all is an error soon after.
 STALL_WARNING_S = 15.0
 
 _log = logging.getLogger(__name__)
+_given_up = threading.Event()
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Inside, `bring` gives up in all threads: for the end of the program, so that they can end."""
+    _given_up.set()
+    try:
+        yield
+    finally:
+        _given_up.clear()
 
 
 def bring(source: Source, parts: Sequence[Part]) -> None:
@@ -41,6 +54,8 @@ def bring(source: Source, parts: Sequence[Part]) -> None:
         for part in parts:
             fetcher.submit(part, landed)
         while missing and not errors:
+            if _given_up.is_set():
+                raise StoreError(f"{source.uri}: the program ends while this is being read")
             with changed:
                 if missing and not errors:
                     changed.wait(WATCH_SECONDS)

@@ -5,7 +5,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from loaders.arguments import Own, checked, not_negative
-from loaders.cache import DiskCache
+from loaders.cached import disk_cache
 from loaders.dataset import TokenDataset
 from loaders.device import CudaCopies, cuda_device
 from loaders.iterator import Budget, Kept, Settings, TokenIterator
@@ -24,7 +23,7 @@ from loaders.mixture import Mixture
 from loaders.order import DEFAULT_LANES, check_world_size
 from loaders.repeat import endless
 from loaders.resume import resumed, saved
-from loaders.sampler import NO_BATCH, OrderBatchSampler, OrderSampler
+from loaders.sampler import NO_BATCH, OrderBatchSampler, OrderSampler, warn_of_no_batch
 from loaders.schedule import Span
 from loaders.slabs import Slabs
 from loaders.state import Progress
@@ -183,7 +182,8 @@ class TokenDataLoader(DataLoader):
         stall_warning_s: seconds after which a batch that does not come is a line in the log (of
             `loaders.iterator`) that says what is being waited for; 0: never.
         cache_dir, cache_bytes: a folder on a local disk that keeps what was read, and how many
-            bytes of it, over all processes that use the folder. None: nothing is kept.
+            bytes of it, at least a block, over all processes that use the folder. None: nothing is
+            kept.
         device: batches come on this CUDA device, copied on a stream of their own while the steps
             before run. Without CUDA, or with "cpu", they stay where they are.
 
@@ -220,13 +220,14 @@ class TokenDataLoader(DataLoader):
         device = cuda_device(own.device)
         self._progress.on_another_epoch = follower(self)
         prefetch_factor, workers = torchs["prefetch_factor"], torchs["num_workers"]
+        budget = self._budget(deal.rows())
         self._settings = Settings(
-            budget=self._budget(deal.rows()),
+            budget=budget,
             threads=workers,
             ready_batches=None if prefetch_factor is None else prefetch_factor * max(1, workers),
             timeout=torchs["timeout"],
             stall_warning=not_negative("stall_warning_s", own.stall_warning_s),
-            cache=_cache(dataset, own, self._stats),
+            cache=disk_cache(own.cache_dir, own.cache_bytes, dataset, budget, self._stats),
             copies=None if device is None else CudaCopies(device),
         )
         pinned = device is not None or (torchs["pin_memory"] and torch.cuda.is_available())
@@ -253,6 +254,16 @@ class TokenDataLoader(DataLoader):
         # torch made one of its own, and refuses to have it replaced by assignment.
         vars(self)["batch_sampler"] = OrderBatchSampler(sampler, size, torchs["drop_last"])
 
+    def __repr__(self) -> str:
+        """One line: who it is, where it stands, what it is over. Nothing is read."""
+        order, now, steps = self.sampler, self._progress, len(self)
+        left = order.span(now.epoch, now.position, now.begun(now.position)).steps
+        return (
+            f"{type(self).__name__}(batch_size={self.batch_size}, shuffle={order.shuffle}, rank "
+            f"{order.rank} of {order.num_replicas}): epoch {now.epoch}, step {steps - left:,} of "
+            f"{steps:,}, over {self.dataset!r}"
+        )
+
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
         """An iteration of the current epoch, from its beginning or from a restored position.
 
@@ -260,6 +271,7 @@ class TokenDataLoader(DataLoader):
         After the last batch the next iteration is the next epoch's.
         """
         self._check_ranks()
+        warn_of_no_batch(self.sampler)
         token = self._progress.restart()
         iterator = self._iterate(self.sampler.current())
         self._use(iterator, token)
@@ -378,14 +390,3 @@ def follower(loader: TokenDataLoader) -> Callable[[], None]:
             loader._follow()
 
     return follow
-
-
-def _cache(dataset: TokenDataset, own: Own, stats: Stats) -> DiskCache | None:
-    if own.cache_dir is None and own.cache_bytes is None:
-        return None
-    if own.cache_dir is None or own.cache_bytes is None or own.cache_bytes < 1:
-        raise ValueError(
-            f"cache_dir={own.cache_dir!r} and cache_bytes={own.cache_bytes}: give both, the folder "
-            "and how many bytes it may hold, or neither"
-        )
-    return DiskCache(Path(own.cache_dir), own.cache_bytes, dataset.stream.dataset.id, stats.fetch)

@@ -24,6 +24,7 @@ from loaders.schedule import Run
 from loaders.source import Source, open_source
 from loaders.starts import starts_of_run
 from loaders.whole import whole
+from shards.format import CELL_BYTES
 from shards.store import open_store
 
 Sample = dict[str, torch.Tensor]
@@ -34,8 +35,8 @@ class TokenDataset(Dataset[Sample]):
 
     A map-style dataset: length, items, slices, `__getitems__`; it pickles, and reopens its files
     and clients in a forked or spawned process. So torch's own DataLoader and samplers can use it;
-    `loaders.DataLoader` is much faster. Up to seq_len - 1 tokens at the very end belong to no
-    sample.
+    `loaders.DataLoader` is much faster. A slice is a list of samples, each a dict, not a batch
+    (`collate` makes one of them). Up to seq_len - 1 tokens at the very end belong to no sample.
 
     Args:
         uri: of the dataset: `s3://bucket/prefix`, `file:///folder` or a path.
@@ -52,7 +53,7 @@ class TokenDataset(Dataset[Sample]):
             and, but with `document_mask`, an `attention_mask` int64 of 1 and 0. It needs a plan:
             `python -m loaders pack`. `"none"`: likewise, but a sample is one document, or a piece
             of seq_len tokens of a longer one; a batch is as long as its longest.
-        pack_dir: where the plan is kept, a folder or uri; None: beside the data.
+        pack_dir: the folder or uri that the plan lies in; None: beside the data, in packs/.
         pad_to_multiple_of: with `"none"`: batches are as long as the next multiple, which has to
             divide seq_len.
 
@@ -108,16 +109,15 @@ class TokenDataset(Dataset[Sample]):
         self._use(opened)
 
     def __repr__(self) -> str:
-        source = "" if self.source_name is None else f", source={self.source_name!r}"
-        if self._packs is not None:
-            return (
-                f"TokenDataset({self.uri!r}, seq_len={self.seq_len}, split={self.split!r}{source}, "
-                f"packing={self.form.packing!r}): {self.samples:,} rows of {self.stream.tokens:,} "
-                f"tokens, {self.padding_share:.2%} padding"
-            )
+        """One line, from what is known: nothing is read."""
+        chosen = {"seq_len": self.seq_len, "split": self.split, **self.form.chosen}
+        if self.source_name is not None:
+            chosen["source"] = self.source_name
+        options = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        padding = "" if self._packs is None else f", {self.padding_share:.2%} padding"
         return (
-            f"TokenDataset({self.uri!r}, seq_len={self.seq_len}, split={self.split!r}{source}): "
-            f"{self.samples:,} samples of {self.stream.tokens:,} tokens"
+            f"TokenDataset({self.uri!r}, {options}): {self.samples:,} samples, "
+            f"{self.stream.tokens:,} tokens{padding}"
         )
 
     @property
@@ -132,6 +132,12 @@ class TokenDataset(Dataset[Sample]):
         after = self.stream.dtype.itemsize + 1 if self.form.labels == "next" else 0
         begins = self.seq_len + 1 if self.form.document_mask else 0
         return self.sample_bytes + after + begins + (4 if self.form.packed else 0)
+
+    def read_bytes(self, samples: int) -> int:
+        """Bytes of the largest read for this many samples in a row: whole cells of one shard."""
+        width = self.stream.dtype.itemsize
+        cells = -(-samples * self.seq_len * width // CELL_BYTES) + 1
+        return min(cells * CELL_BYTES, int(np.diff(self.stream.starts).max()) * width)
 
     @property
     def packing(self) -> str:

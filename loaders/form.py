@@ -67,6 +67,18 @@ class Form:
         return ("input_ids", "labels")
 
     @property
+    def chosen(self) -> dict[str, object]:
+        """What isn't as by default, by the names of `TokenDataset`'s arguments."""
+        return {name: value for name, value in vars(self).items() if value != getattr(Form, name)}
+
+    def differs(self, other: "Form") -> str:
+        """In words: the fields that are another, with both values."""
+        names = [name for name in vars(self) if getattr(self, name) != getattr(other, name)]
+        return ", ".join(
+            f"{name} is {getattr(self, name)!r} and {getattr(other, name)!r}" for name in names
+        )
+
+    @property
     def plain(self) -> bool:
         """input_ids and labels, both just the tokens."""
         return self == Form()

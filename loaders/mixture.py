@@ -1,6 +1,7 @@
 """Several token datasets as one, in exact proportions."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, SupportsIndex, get_args, overload
@@ -12,6 +13,8 @@ from loaders.dataset import Sample, TokenDataset
 from loaders.form import Form
 from loaders.mixture_shares import Shares, exact
 from loaders.sampler import PaddingIndex
+
+_OPENED_TOGETHER = 8  # sources; opening waits for the store nearly all the time
 
 Unit = Literal["tokens", "documents"]
 Weight = float | int | str | Fraction
@@ -65,11 +68,11 @@ class Mixture(Dataset[Sample]):
         if unit not in get_args(Unit):
             raise ValueError(f"unit={unit!r}: choose one of {', '.join(get_args(Unit))}")
         self.unit = unit
+        names = sorted(sources)
+        places = [_pair(name, sources[name])[0] for name in names]
         parts: list[Part] = []
         first = 0
-        for name in sorted(sources):
-            where = _pair(name, sources[name])[0]
-            dataset = where if isinstance(where, TokenDataset) else _open(where, seq_len, options)
+        for name, dataset in zip(names, _opened(places, seq_len, options), strict=True):
             parts.append(Part(name, dataset, first))
             first += dataset.samples
         self.parts = tuple(parts)
@@ -126,11 +129,18 @@ class Mixture(Dataset[Sample]):
         return Shares(numbers)
 
     def __repr__(self) -> str:
-        shares = ", ".join(
-            f"{part.name!r}: ({part.dataset!r}, {float(weight):.4g})"
+        """One line, from what is known: nothing is read. Weights are shares of the rows."""
+        sources = ", ".join(
+            f"{part.name!r}: ({part.dataset.uri!r}, {float(weight):.4g})"
             for part, weight in zip(self.parts, self.shares.weights, strict=True)
         )
-        return f"Mixture({{{shares}}}): {self.samples:,} samples an epoch"
+        chosen = {"seq_len": self.seq_len, "unit": self.unit, **self.form.chosen}
+        options = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        tokens = sum(part.dataset.stream.tokens for part in self.parts)
+        return (
+            f"Mixture({{{sources}}}, {options}): {self.samples:,} samples an epoch, "
+            f"{tokens:,} tokens"
+        )
 
     def __len__(self) -> int:
         """Samples of all sources."""
@@ -176,10 +186,30 @@ def _pair(name: str, pair: Any) -> tuple[str | TokenDataset, Weight]:
     return pair[0], pair[1]
 
 
-def _open(uri: str, seq_len: int | None, options: Mapping[str, Any]) -> TokenDataset:
+def _opened(
+    places: Sequence[str | TokenDataset], seq_len: int | None, options: Mapping[str, Any]
+) -> list[TokenDataset]:
+    """Opened side by side, given in this order. The first error that comes is raised at once, and
+    no more are begun.
+    """
+    threads = ThreadPoolExecutor(_OPENED_TOGETHER, "stoker-open")
+    try:
+        opening = [threads.submit(_open, place, seq_len, options) for place in places]
+        for one in as_completed(opening):
+            one.result()
+        return [one.result() for one in opening]
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _open(
+    place: str | TokenDataset, seq_len: int | None, options: Mapping[str, Any]
+) -> TokenDataset:
+    if isinstance(place, TokenDataset):
+        return place
     if seq_len is None:
-        raise ValueError(f"{uri}: a Mixture of uris needs seq_len=")
-    return TokenDataset(uri, seq_len, **options)
+        raise ValueError(f"{place}: a Mixture of uris needs seq_len=")
+    return TokenDataset(place, seq_len, **options)
 
 
 def _check_together(parts: Sequence[Part], seq_len: int | None) -> None:
@@ -199,8 +229,8 @@ def _check_together(parts: Sequence[Part], seq_len: int | None) -> None:
         if part.dataset.form != first.dataset.form:
             raise ValueError(
                 f"the samples of sources {first.name!r} and {part.name!r} differ: "
-                f"{first.dataset.form} and {part.dataset.form}. Make their TokenDatasets with the "
-                "same options"
+                f"{first.dataset.form.differs(part.dataset.form)}. Make their TokenDatasets with "
+                "the same options"
             )
         mine, others = (one.dataset.stream.dataset.manifest.tokenizer for one in (first, part))
         if mine.fingerprint != others.fingerprint:

@@ -18,7 +18,7 @@ from loaders.mixture_sampler import MixtureSampler
 from loaders.mixture_shares import Course, Shares, Stretch
 from loaders.mixture_state import MixtureIdentity, load, save, source_identity
 from loaders.order import check_world_size
-from loaders.sampler import NO_BATCH, OrderBatchSampler
+from loaders.sampler import NO_BATCH, OrderBatchSampler, warn_of_no_batch
 from loaders.slabs import Slabs
 from loaders.state import Progress
 from loaders.stats import FetchCounts
@@ -107,6 +107,7 @@ class MixtureLoader(TokenDataLoader):
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
         """An iteration of the current epoch of the mixture, as a `TokenDataLoader`'s."""
+        warn_of_no_batch(self.sampler)
         return self._iteration(endless=False)
 
     def repeat(self) -> Iterator[dict[str, torch.Tensor]]:

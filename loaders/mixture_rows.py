@@ -1,22 +1,28 @@
 """Rows of a mixture's sources: a rank's own ones in a stream, those it takes from others singly."""
 
+import atexit
+import os
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from loaders.bring import nobody_waits
 from loaders.dataset import Sample, TokenDataset
 from loaders.mixture_deal import Table
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 # What `Singles` have at work at most; they wait for the store nearly all the time.
 _THREADS = 8
+_EXIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ class OwnRows:
         self._with_padding = -(-(self._samples - position) // self._table.world_size)
 
 
-@dataclass
+@dataclass(eq=False)
 class Singles:
     """Samples read by themselves, ahead of their use, by daemon threads."""
 
@@ -114,13 +120,21 @@ class Singles:
         if self._threads < _THREADS:
             self._threads += 1
             name = f"stoker-single-{self._threads}"
-            threading.Thread(target=_serve, args=(self._asked,), name=name, daemon=True).start()
+            thread = threading.Thread(target=_serve, args=(self._asked,), name=name, daemon=True)
+            thread.start()
+            _open_singles.add(self)
+            _serving.add(thread)  # it may outlive them
         future: Future[list[Sample]] = Future()
         self._asked.put((dataset, samples, future))
         return future
 
     def close(self) -> None:
-        """Ends the threads when they have read what was asked for before."""
+        """Ends the threads when they have read what they are at. Doesn't wait for them."""
+        try:
+            while (one := self._asked.get_nowait()) is not None:
+                one[2].cancel()
+        except Empty:
+            pass
         for _ in range(self._threads):
             self._asked.put(None)
 
@@ -138,6 +152,28 @@ def _serve(asked: "SimpleQueue[_Asked | None]") -> None:
         except BaseException as error:
             future.set_exception(error)
         del dataset, samples, future, one
+
+
+_open_singles: weakref.WeakSet[Singles] = weakref.WeakSet()
+_serving: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At exit, for the reason that `loaders.assemble` has: these threads are in native code too.
+
+    Those that wait for the store would be late, so they are told to give up.
+    """
+    with nobody_waits():
+        for singles in list(_open_singles):
+            singles.close()
+        until = time.monotonic() + _EXIT_SECONDS
+        for thread in list(_serving):
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_open_singles.clear)
+os.register_at_fork(after_in_child=_serving.clear)
 
 
 def piece_of(sample: Sample) -> Piece:

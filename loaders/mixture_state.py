@@ -96,7 +96,7 @@ def _check_same(state: Mapping[str, Any], mine: MixtureIdentity) -> None:
         raise ValueError(_differs("sources", names, ", ".join(sorted(mine.sources))))
     for name, source in mine.sources.items():
         if saved[name] != source:
-            raise ValueError(_differs(f"source {name!r}", saved[name], dict(source)))
+            raise ValueError(_source_differs(name, saved[name], source))
     for name, value in vars(mine).items():
         if name != "sources" and state[name] != value:
             raise ValueError(_differs(name, state[name], value))
@@ -108,6 +108,15 @@ def _differs(name: str, saved: object, mine: object) -> str:
         "samples would be another. Make the loader as it was when the state was saved, or start a "
         "new run."
     )
+
+
+def _source_differs(name: str, saved: Any, mine: Mapping[str, Any]) -> str:
+    """Of a source only what is another: all of it would hide that."""
+    if not isinstance(saved, dict):
+        return _differs(f"source {name!r}", saved, dict(mine))
+    fields = [field for field in {**mine, **saved} if saved.get(field) != mine.get(field)]
+    ours, others = ({field: one.get(field) for field in fields} for one in (mine, saved))
+    return _differs(f"source {name!r}", others, ours)
 
 
 def _listed(values: Any, names: Sequence[str], what: str) -> list[Any]:

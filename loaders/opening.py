@@ -11,8 +11,8 @@ import pyarrow as pa
 from loaders.bring import bring
 from loaders.source import Read, Source
 from shards.dataset import Dataset, Index, no_dataset
-from shards.errors import CorruptShard, DatasetError, MissingObject
-from shards.manifest import MANIFEST, Manifest, parse_manifest
+from shards.errors import CorruptShard, DatasetError, MissingObject, StoreError
+from shards.manifest import MANIFEST, PLAN_KEY, Manifest, parse_manifest
 from shards.store import open_store
 from shards.tables import CellTable, TableInfo, parse_table
 
@@ -76,18 +76,38 @@ class _Stretch:
         self.data = bytes(data[0])
 
 
-def _manifest(source: Source) -> Manifest:
+def read_whole(source: Source, key: str) -> bytes:
+    """An object whose length nobody has said; of 8 MiB and more, one stretch after the other.
+
+    Raises:
+        MissingObject: no such object.
+        StoreError: the store can't be reached or refuses.
+    """
     data = b""
     while len(data) % _STRETCH == 0:
-        stretch = _Stretch(MANIFEST, len(data))
-        try:
-            bring(source, [stretch])
-        except MissingObject:
-            raise no_dataset(source.uri) from None
+        stretch = _Stretch(key, len(data))
+        bring(source, [stretch])
         data += stretch.data
         if not stretch.data:
             break
+    return data
+
+
+def _manifest(source: Source) -> Manifest:
+    try:
+        data = read_whole(source, MANIFEST)
+    except MissingObject:
+        raise no_dataset(source.uri, begun=_is_begun(source)) from None
     return parse_manifest(data, source.uri)
+
+
+def _is_begun(source: Source) -> bool:
+    """Whether a job wrote its plan there."""
+    try:
+        read_whole(source, PLAN_KEY)
+    except StoreError:
+        return False
+    return True
 
 
 def _index(manifest: Manifest, source: Source) -> _Table:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from loaders.attempts import Part
+from loaders.blocks import Checksums
+from loaders.bring import bring
 from loaders.form import Packing
+from loaders.opening import open_dataset
 from loaders.order import DEFAULT_LANES, Order
 from loaders.pack_file import PackKey, write_packs
 from loaders.pack_plan import Ints, PackPlan, plan_packs
+from loaders.source import Read, Source, open_source
+from loaders.starts import Bytes, part_with_offsets
 from loaders.whole import whole
-from shards.dataset import Stream, open_dataset
+from shards.dataset import Stream
 from shards.errors import DatasetError
-from shards.offsets import DOCUMENTS_XXH3, FIRST_DOCUMENT, OffsetsRead, first_document_rows
+from shards.offsets import OffsetsRead
 from shards.store import open_store
 
-_THREADS = 16
+_TOGETHER = 64  # shards whose offsets are read side by side
 # Fewer rows leave more padding: up to 3.7 % of real text's for 16. Fewer bytes read more besides:
 # reads are rounded outward to cells of 64 KiB.
 _FEWEST_ROWS, _FEWEST_BYTES = 16, 256 << 10
@@ -67,7 +71,7 @@ def make_packs(
     """Reads where documents begin, plans their packs and writes the plan.
 
     Args:
-        pack_dir: where it is written; None: beside the data.
+        pack_dir: the folder or uri it is written into; None: beside the data, in packs/.
         rows: of a pack; None: as many as the order reads at once with the default lanes.
 
     Raises:
@@ -77,7 +81,8 @@ def make_packs(
     seq_len = whole("--seq-len", seq_len, 1)
     if rows is not None:
         whole("--rows", rows, 1)
-    stream = open_dataset(uri).stream(split, source)
+    reading = open_source(open_store(uri).uri)
+    stream = open_dataset(uri, reading).stream(split, source)
     if packing == "best_fit" and stream.tokens < seq_len:
         raise ValueError(
             f"{stream.dataset.uri}: --seq-len {seq_len}, but split {split!r} has only "
@@ -87,10 +92,9 @@ def make_packs(
     with tqdm(
         total=stream.tokens, unit="tok", unit_scale=True, desc="pack", disable=not show_progress
     ) as bar:
-        lengths = _lengths(stream, bar)
+        lengths = _lengths(stream, reading, bar)
         plan = plan_packs(lengths, seq_len, rows or rows_of_a_pack(stream, seq_len), packing)
-    store = stream.dataset.store if pack_dir is None else open_store(pack_dir)
-    where = write_packs(store, key, plan)
+    where = write_packs(stream, key, plan, pack_dir)
     return Packed(stream.dataset.uri, where, key, plan, stream.documents)
 
 
@@ -103,35 +107,41 @@ def rows_of_a_pack(stream: Stream, seq_len: int) -> int:
     return max(fewest, order.block)  # all of them powers of two: smaller blocks lie in one pack
 
 
-def _lengths(stream: Stream, bar: tqdm[Any]) -> Iterator[Ints]:
+def _lengths(stream: Stream, source: Source, bar: tqdm[Any]) -> Iterator[Ints]:
     """The lengths of each shard's documents, in stream order."""
-    waiting: deque[Future[Ints]] = deque()
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for place in range(len(stream.shards)):
-            waiting.append(threads.submit(_lengths_of_shard, stream, place))
-            if len(waiting) > 2 * _THREADS:
-                yield _next(waiting, bar)
-        while waiting:
-            yield _next(waiting, bar)
+    checksums = Checksums(stream.dataset.cells)
+    for first in range(0, len(stream.shards), _TOGETHER):
+        places = range(first, min(first + _TOGETHER, len(stream.shards)))
+        shards = [_Shard(stream, place) for place in places]
+        pieces = [[one.piece] for one in shards]
+        reads = zip(pieces, shards, strict=True)
+        bring(source, [part_with_offsets(stream.dataset, checksums, *one) for one in reads])
+        for one in shards:
+            bar.update(int(one.lengths.sum()))
+            yield one.lengths
 
 
-def _next(waiting: deque[Future[Ints]], bar: tqdm[Any]) -> Ints:
-    lengths = waiting.popleft().result()
-    bar.update(int(lengths.sum()))
-    return lengths
+class _Shard:
+    """The lengths of a shard's documents, once its offsets have landed."""
 
+    def __init__(self, stream: Stream, place: int) -> None:
+        start, stop = stream.starts[place : place + 2].tolist()
+        (self.piece,) = stream.pieces(start, stop)
+        self.lengths: Ints
+        self._offsets: OffsetsRead
 
-def _lengths_of_shard(stream: Stream, place: int) -> Ints:
-    dataset = stream.dataset
-    (piece,) = stream.pieces(int(stream.starts[place]), int(stream.starts[place + 1]))
-    read = OffsetsRead.of(
-        dataset,
-        piece,
-        dataset.cells.read(FIRST_DOCUMENT, *first_document_rows(dataset, piece)),
-        dataset.cells.read(DOCUMENTS_XXH3, piece.cell_start, piece.cell_stop),
-    )
-    offsets = read.offsets(dataset.store.read(piece.path, read.byte_start, read.byte_stop))
-    lengths = np.diff(offsets)
-    if offsets[0] != 0 or offsets[-1] != piece.stop or (lengths < 0).any():
-        raise DatasetError(f"{piece.uri}/{piece.path}: its documents don't make up its tokens")
-    return lengths
+    def __call__(self, offsets: Sequence[OffsetsRead]) -> Part:
+        (self._offsets,) = offsets
+        return self
+
+    @property
+    def reads(self) -> list[Read]:
+        return [Read(self.piece.path, self._offsets.byte_start, self._offsets.byte_stop)]
+
+    def land(self, data: Sequence[Bytes]) -> None:
+        offsets = self._offsets.offsets(data[0])
+        self.lengths = np.diff(offsets)
+        if offsets[0] != 0 or offsets[-1] != self.piece.stop or (self.lengths < 0).any():
+            raise DatasetError(
+                f"{self.piece.uri}/{self.piece.path}: its documents don't make up its tokens"
+            )

@@ -16,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from loaders.form import Packing
+from loaders.opening import read_whole
 from loaders.pack_plan import Ints, PackPlan
+from loaders.source import open_source
 from shards.dataset import Stream
 from shards.errors import DatasetError, MissingObject
-from shards.format import xxh3
+from shards.format import packs_path, xxh3
 from shards.store import Store, open_store
 from shards.writer import to_ipc
 
@@ -40,11 +42,11 @@ class PackKey:
     seq_len: int
     version: int = PACKING_VERSION
 
-    @property
-    def name(self) -> str:
-        """Key of the plan's file below the dataset, or the folder it is kept in."""
+    def path(self, pack_dir: str | None) -> str:
+        """Key of the plan's file below the dataset (None), or below the folder it is kept in."""
         about = json.dumps(asdict(self), sort_keys=True).encode()
-        return f"packs/{hashlib.sha256(about).hexdigest()[:16]}.arrow"
+        path = packs_path(self.dataset, hashlib.sha256(about).hexdigest()[:16])
+        return path if pack_dir is None else path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ class Packs:
     id: str
 
 
-def write_packs(store: Store, key: PackKey, plan: PackPlan) -> str:
-    """Writes a plan; its uri. The same plan always makes the same bytes."""
+def write_packs(stream: Stream, key: PackKey, plan: PackPlan, pack_dir: str | None) -> str:
+    """Writes a plan of a stream, into `pack_dir` or beside the data; its uri. The same plan always
+    makes the same bytes.
+    """
     about = {
         **asdict(key),
         "rows": plan.rows,
@@ -65,8 +69,9 @@ def write_packs(store: Store, key: PackKey, plan: PackPlan) -> str:
     }
     batch = pa.record_batch({_TOKEN: pa.array(plan.token)})
     text = json.dumps(about, sort_keys=True)
-    store.write(key.name, to_ipc(batch.replace_schema_metadata({_ABOUT: text})))
-    return f"{store.uri}/{key.name}"
+    store, path = _store(stream, pack_dir), key.path(pack_dir)
+    store.write(path, to_ipc(batch.replace_schema_metadata({_ABOUT: text})))
+    return f"{store.uri}/{path}"
 
 
 def read_packs(stream: Stream, key: PackKey, pack_dir: str | None) -> Packs:
@@ -76,10 +81,10 @@ def read_packs(stream: Stream, key: PackKey, pack_dir: str | None) -> Packs:
         DatasetError: there is none, the message says the command that makes it; or its file is
             damaged, or of something else.
     """
-    store = stream.dataset.store if pack_dir is None else open_store(pack_dir)
-    where = f"{store.uri}/{key.name}"
+    store, path = _store(stream, pack_dir), key.path(pack_dir)
+    where = f"{store.uri}/{path}"
     try:
-        data = store.read(key.name)
+        data = read_whole(open_source(store.uri), path)
     except MissingObject:
         raise DatasetError(
             f'packing="{key.packing}" needs a plan of which documents go together, and there is no '
@@ -94,6 +99,10 @@ def read_packs(stream: Stream, key: PackKey, pack_dir: str | None) -> Packs:
             f"{command(stream.dataset.uri, key, pack_dir)}"
         ) from error
     return Packs(plan, str(about["xxh3"]))
+
+
+def _store(stream: Stream, pack_dir: str | None) -> Store:
+    return stream.dataset.store if pack_dir is None else open_store(pack_dir)
 
 
 def command(uri: str, key: PackKey, pack_dir: str | None) -> str:

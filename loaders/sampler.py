@@ -1,5 +1,6 @@
 """The order as torch's samplers know it, for whoever takes a loader apart and builds it anew."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,19 @@ from loaders.state import Place, Progress
 from loaders.whole import whole
 
 NO_BATCH = "an epoch has no whole batch: lower batch_size, or drop_last=False"
+
+
+def warn_of_no_batch(sampler: "OrderSampler") -> None:
+    """Where an iteration begins that will never give anything: a `for` loop says nothing of it."""
+    if len(sampler):
+        return
+    ranks, rows = sampler.num_replicas, sampler.global_batch
+    warnings.warn(
+        f"this loader has no batch: drop_last=True, and {sampler.deal.rows().samples:,} samples "
+        f"are less than batch_size {rows // ranks:,} x {ranks} ranks = {rows:,}. Lower batch_size, "
+        "or give drop_last=False",
+        stacklevel=3,
+    )
 
 
 class PaddingIndex(int):
@@ -67,6 +81,11 @@ class OrderSampler(DistributedSampler[int]):
         self.num_samples = len(self)
         self.total_size = self.num_samples * self.num_replicas
 
+    @property
+    def global_batch(self) -> int:
+        """Rows of a batch over all ranks."""
+        return self._batch_size * self.num_replicas
+
     def span(self, epoch: int, start: int, begun: History = ()) -> Span:
         return Span(
             self._deal.rows(start, begun),
@@ -90,7 +109,7 @@ class OrderSampler(DistributedSampler[int]):
             epoch=now.epoch,
             position=now.position,
             seq_len=self._deal.seq_len,
-            global_batch=self._batch_size * self.num_replicas,
+            global_batch=self.global_batch,
             begun=now.begun(now.position),
         )
 

@@ -25,9 +25,9 @@ _WIDEST = 200
 _GC = """\
 List what a dataset doesn't need: shards, receipts and rows set apart of plans that its manifest
 doesn't name (--overwrite leaves them, so that readers of the old dataset go on), tables and
-tokenizers of earlier manifests (each --append leaves some), and temporary files of writes that were
-cut short; on S3 uploads in parts that were never ended, which no listing shows and which are paid
-for.
+tokenizers of earlier manifests (each --append leaves some), plans of packs that were made for
+those, and temporary files of writes that were cut short; on S3 uploads in parts that were never
+ended, which no listing shows and which are paid for.
 
 Nothing is deleted without --delete; after it, whoever opened an earlier generation fails when it
 reads on. The progress of a job that isn't finished is kept unless you say --unfinished. While a job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from shards.errors import CorruptShard, DatasetError
 from shards.format import CELL_BYTES, Checksums, Tokens, shard_path, xxh3
-from shards.manifest import MANIFEST, Manifest, Totals, read_manifest
+from shards.manifest import MANIFEST, PLAN_KEY, Manifest, Totals, read_manifest
 from shards.store import Bytes, Store, open_store
 from shards.tables import INDEX_COLUMNS, CellTable, read_table, uint_column
 
@@ -30,18 +31,28 @@ def open_dataset(uri: str) -> Dataset:
     store = open_store(uri)
     manifest = read_manifest(store)
     if manifest is None:
-        raise no_dataset(store.uri)
+        raise no_dataset(store.uri, begun=store.exists(PLAN_KEY))
     index = read_table(store, manifest.tables.index)
     return Dataset(store, manifest, Index.of(index, manifest, store.uri))
 
 
-def no_dataset(uri: str) -> DatasetError:
-    """The error for a place without a manifest."""
-    return DatasetError(
-        f"{uri} holds no token dataset: there is no {MANIFEST}. "
-        "Is the path right? It is written last: or is the tokenize job still running, or was it "
-        "stopped?"
-    )
+def no_dataset(uri: str, *, begun: bool) -> DatasetError:
+    """The error for a store without a manifest; `begun`: there is the plan of a job."""
+    if begun:
+        why = (
+            f"there is a {PLAN_KEY} and no {MANIFEST} yet, which a tokenize job writes last. Wait "
+            "for its end, or start it again to finish it"
+        )
+    elif uri.startswith("s3://"):
+        why = f"there is no {uri}/{MANIFEST}. Is the uri right?"
+    elif os.path.isdir(uri):
+        why = f"there is no {MANIFEST} in this folder. Is the path right?"
+    else:
+        above = os.path.dirname(uri)
+        while not os.path.isdir(above):
+            above = os.path.dirname(above)
+        why = f"nothing is there. The nearest folder that exists is {above}: is the path right?"
+    return DatasetError(f"{uri} holds no token dataset: {why}")
 
 
 @dataclass(frozen=True)

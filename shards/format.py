@@ -21,6 +21,7 @@ from shards.errors import DatasetError
 FORMAT: Final = "stoker-tokens"
 FORMAT_VERSION: Final = 1
 CELL_BYTES = 1 << 16
+PACKS = "packs"  # the folder of plans that lie beside the data
 TOKENS, LOSS_MASK = "input_ids", "loss_mask"
 PLAN_ID = re.compile(r"[0-9a-f]{8,64}")
 
@@ -46,6 +47,13 @@ def token_dtype(largest_id: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
 def shard_path(plan: str, unit: int, part: int) -> str:
     """Key of a shard below its dataset: never stored, always made from these three."""
     return f"shards/{plan}/{unit:08d}-{part:03d}.arrow"
+
+
+def packs_path(dataset: str, what: str) -> str:
+    """Key of a plan of packs below its dataset: by the dataset's id, so that `gc` knows its plans,
+    and a hash, 16 hex digits, of what else it is a plan of.
+    """
+    return f"{PACKS}/{dataset}-{what}.arrow"
 
 
 def xxh3(data: Any) -> int:

@@ -1,4 +1,5 @@
 """What no manifest names: files of replaced generations, of jobs given up, of writes cut short.
+Plans of packs, which no manifest names, are of the generation whose id is in their name.
 
 Only names that Stoker writes are ever looked at; anything else at an output is somebody else's.
 """
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import DatasetError, MissingObject, StokerError
+from shards.format import PACKS
 from shards.hold import HeldLease, hold_lease
 from shards.lease import living_lease
 from shards.ledger import shard_number
@@ -28,6 +30,7 @@ _KINDS = {
     "quarantine": re.compile(rf"quarantine/{_PLAN}/\d{{8,}}\.jsonl"),
     "tables": re.compile(r"(index|cells|inputs)-[0-9a-f]{16}\.arrow"),
     "tokenizers": re.compile(r"tokenizer-[0-9a-f]{16}\.json"),
+    "plans of packs": re.compile(rf"{PACKS}/(?P<dataset>[0-9a-f]{{16}})-[0-9a-f]{{16}}\.arrow"),
     "plan": re.compile(re.escape(PLAN_KEY)),
 }
 _UNFINISHED = "unfinished writes"
@@ -159,6 +162,8 @@ def _named_by(dataset: Dataset | None) -> Callable[[str, re.Match[str]], bool]:
     def is_named(kind: str, match: re.Match[str]) -> bool:
         if kind in ("tables", "tokenizers"):
             return match[0] in names
+        if kind == "plans of packs":
+            return match["dataset"] == dataset.id
         if kind == "plan":
             return _begun(dataset.store) in shards
         if kind == "shards":

@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from shards.dataset import open_dataset
 
 
 def arguments(description: str | None) -> ArgumentParser:
-    """The arguments that every example has."""
-    parser = ArgumentParser(description=(description or "").partition("\n")[0])
+    """The arguments that every example has. `description`: a module's, how it is started too."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="URI", help="a token dataset")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for checkpoints")
     parser.add_argument("--steps", type=int, default=20, help="of the optimizer, in all")

@@ -1,5 +1,6 @@
 """Training loops of one's own: a resumed run is given what an undisturbed one is."""
 
+import importlib
 import signal
 import subprocess
 from pathlib import Path
@@ -67,3 +68,24 @@ def test_accelerate_saves_and_restores_the_place_with_its_state(data: str, outpu
     )
     assert rows(undisturbed) == expected(data, 4, 52)
     assert again == undisturbed[30:]
+
+
+@pytest.mark.parametrize(
+    ("name", "launcher"),
+    [
+        ("ddp", "torchrun --nproc-per-node 2 -m docs.examples.ddp --data"),
+        ("distributed_checkpoint", "torchrun --nproc-per-node 2 -m docs.examples.distributed_"),
+        ("accelerate_loop", "accelerate launch -m docs.examples.accelerate_loop --data"),
+        ("hf_trainer", "accelerate launch -m docs.examples.hf_trainer --data"),
+    ],
+)
+def test_the_help_of_an_example_says_the_launcher_that_starts_it(
+    name: str,
+    launcher: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"docs.examples.{name}").main()
+    assert launcher in capsys.readouterr().out

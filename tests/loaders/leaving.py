@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A promise of docs/loading.md.
+# A promise of docs/loading-s3.md.
 MOST_SECONDS = 2.0
 # To be the last line of a main program.
 MARK = 'print("left", time.monotonic(), *open("/proc/thread-self/schedstat").read().split())'

@@ -111,15 +111,33 @@ def test_a_person_reads_shard_document_tokens_and_columns(
 ) -> None:
     loader = token_loader(TokenDataset(uri, SEQ_LEN), 2, shuffle=False)
     lines = run(capsys, uri, "--state", json.dumps(loader.state_dict())).splitlines()
-    assert lines[0].endswith("epoch 0, rows 0-1 of 351, 64 tokens each")
+    assert lines[0].endswith("epoch 0, rows [0, 2) of 351, 64 tokens each")
     assert lines[1] == "row 0: sample 0"
-    assert lines[2].endswith("00000000-000.arrow document 0, tokens 0-64 of 100  url=a://0/0[2J")
+    assert lines[2].endswith("00000000-000.arrow document 0, tokens [0, 64) of 100  url=a://0/0[2J")
     assert lines[3] == "row 1: sample 1"
-    assert [line.split("document ")[1][:20] for line in lines[4:]] == [
-        "0, tokens 64-100 of ",
-        "1, tokens 0-3 of 3  ",
-        "2, tokens 0-25 of 70",
+    assert [line.split("document ")[1].partition("  ")[0] for line in lines[4:]] == [
+        "0, tokens [64, 100) of 100",
+        "1, tokens [0, 3) of 3",
+        "2, tokens [0, 25) of 700",
     ]
+
+
+def test_the_json_has_the_fields_that_the_help_names_and_the_ranges_of_the_text(
+    uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = json.dumps(token_loader(TokenDataset(uri, SEQ_LEN), 8, True).state_dict())
+    text = [
+        line.partition("tokens ")[2].partition("  ")[0]
+        for line in run(capsys, uri, "--state", state).splitlines()
+        if " document " in line
+    ]
+    found = [*map(json.loads, run(capsys, uri, "--state", state, "--json").splitlines())]
+    assert text == ["[{start}, {stop}) of {tokens}".format(**one) for one in found]
+    with pytest.raises(SystemExit, match="0"):
+        main(["at", "--help"])
+    shown = capsys.readouterr().out.partition("With --json")[2].partition("\n\n")[0]
+    fields = [line.split("   ")[0].strip().split(", ") for line in shown.splitlines()[1:]]
+    assert [name for names in fields for name in names] == [*found[0]]
 
 
 def test_what_cannot_be_answered_says_why(uri: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from loaders import TokenDataset
 from loaders.cache import DiskCache, _locked
+from loaders.schedule import Run
 from loaders.source import Read, Scratch
 from loaders.stats import FetchCounts
 from shards.errors import StoreError
@@ -411,6 +412,29 @@ def test_a_cache_that_holds_a_part_of_the_data_gives_the_same_batches(
     for _ in range(2):
         assert [first_tokens(one) for one in loader] == [first_tokens(one) for one in plain]
         assert sum(files(tmp_path).values()) <= 200_000
+
+
+@pytest.mark.parametrize("streaming", [{}, {"prefetch_bytes": 1 << 20, "lanes": 8}])
+def test_a_cache_smaller_than_a_block_is_refused_and_one_as_large_keeps_it(
+    tmp_path: Path, streaming: dict[str, Any]
+) -> None:
+    dataset = token_dataset(str(tmp_path / "tokens"), 600_000, seq_len=SEQ_LEN)
+    samples = token_loader(dataset, 8, True, **streaming)._settings.budget.slot_samples
+    block = dataset.read_bytes(samples)
+    reads = [
+        read.stop - read.start
+        for first in range(0, dataset.samples - samples, 7)
+        for part in dataset.parts(Run(0, first, samples), dataset.rows(samples))
+        for read in part.reads
+    ]
+    assert max(reads) == block
+    cached = {**streaming, "cache_dir": tmp_path / "cache"}
+    with pytest.raises(ValueError, match=f"cache_bytes={block - 1} is less than a block, {block} "):
+        token_loader(dataset, 8, True, cache_bytes=block - 1, **cached)
+    assert not (tmp_path / "cache").exists()
+    loader = token_loader(dataset, 8, True, cache_bytes=block, **cached)
+    next(iter(loader))
+    assert loader.stats()["cache_bytes_written"] > 0
 
 
 def test_cache_dir_and_cache_bytes_come_together(on_s3: TokenDataset, tmp_path: Path) -> None:

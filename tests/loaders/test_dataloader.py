@@ -4,6 +4,7 @@ something.
 
 import gc
 import inspect
+import shutil
 import threading
 import time
 import warnings
@@ -11,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,22 @@ def tokens(loader: TokenDataLoader) -> list[list[int]]:
 
 def flat(batches: list[list[int]]) -> list[int]:
     return [token for batch in batches for token in batch]
+
+
+def test_it_says_in_a_line_who_it_is_and_where_it_stands_and_reads_nothing(tmp_path: Path) -> None:
+    dataset = token_dataset(str(tmp_path / "tokens"), SAMPLES * SEQ_LEN + 17, seq_len=SEQ_LEN)
+    shutil.rmtree(tmp_path / "tokens")
+    loader = token_loader(dataset, 2, True, data_parallel_rank=3, data_parallel_size=4)
+    head = "TokenDataLoader(batch_size=2, shuffle=True, rank 3 of 4): "
+    over = f"over TokenDataset({dataset.uri!r}, seq_len=64, split='train'): 405 samples, "
+    over += f"{SAMPLES * SEQ_LEN + 17:,} tokens"
+    assert repr(loader) == f"{head}epoch 0, step 0 of 51, {over}"
+    loader.skip(54)
+    assert repr(loader) == f"{head}epoch 1, step 3 of 51, {over}"
+    loader.skip(48)
+    assert repr(loader) == f"{head}epoch 1, step 51 of 51, {over}"
+    loader.set_epoch(7)
+    assert f"{loader}" == f"{head}epoch 7, step 0 of 51, {over}"
 
 
 EVERY_SAMPLE = list(range(0, SAMPLES * SEQ_LEN, SEQ_LEN))

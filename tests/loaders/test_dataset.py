@@ -45,10 +45,17 @@ def test_a_sample_is_seq_len_consecutive_tokens(dataset: TokenDataset) -> None:
 
 
 def test_it_says_what_it_is(dataset: TokenDataset) -> None:
-    shown = (
-        f"TokenDataset({dataset.uri!r}, seq_len=96, split='train'): 520 samples of 50,000 tokens"
-    )
-    assert repr(dataset) == shown
+    shown = f"TokenDataset({dataset.uri!r}, seq_len=96, split='train'"
+    assert repr(dataset) == f"{shown}): 520 samples, 50,000 tokens"
+    other = TokenDataset(dataset.uri, 96, labels="next", document_mask=True)
+    assert repr(other) == f"{shown}, labels='next', document_mask=True): 520 samples, 50,000 tokens"
+
+
+def test_a_slice_is_a_list_of_samples_that_collate_makes_a_batch_of(dataset: TokenDataset) -> None:
+    samples = dataset[4:7]
+    assert isinstance(samples, list)
+    assert [set(sample) for sample in samples] == [{"input_ids", "labels"}] * 3
+    assert torch.equal(dataset.collate(samples)["input_ids"][2], expected(6))
 
 
 def test_it_indexes_as_a_list(dataset: TokenDataset) -> None:

@@ -1,6 +1,7 @@
 """What frameworks do to a loader: seen from here, without them (docs/examples run inside them)."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch.utils.data
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data import BatchSampler
 
-from loaders import TokenDataset
+from loaders import Mixture, TokenDataset
+from tests.loaders.mixtures import mixture_loader
 from tests.loaders.support import Modes, first_tokens, token_dataset, token_loader
 
 SEQ_LEN = 32
@@ -91,12 +93,13 @@ def test_a_loader_made_before_there_were_ranks_is_refused(
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    guessed = token_loader(dataset, BATCH)
+    guesses = [token_loader(dataset, BATCH), mixture_loader(Mixture({"a": (dataset, 1)}), BATCH)]
     meant = token_loader(dataset, BATCH, data_parallel_rank=0, data_parallel_size=1)
     request.getfixturevalue("two_ranks")
-    for start in (lambda: iter(guessed), guessed.repeat):
-        with pytest.raises(RuntimeError, match=r"rank 0 of 1, .* has 2 ranks"):
-            start()
+    for guessed in guesses:
+        for start in (partial(iter, guessed), guessed.repeat):
+            with pytest.raises(RuntimeError, match=r"rank 0 of 1, .* has 2 ranks"):
+                start()
     assert len(list(meant)) == -(-SAMPLES // BATCH)
     assert len(list(token_loader(dataset, BATCH))) == -(-SAMPLES // (2 * BATCH))
 

@@ -385,5 +385,32 @@ def test_sources_of_different_options_are_refused(tmp_path: Path) -> None:
         "a": (TokenDataset(uris[0], SEQ_LEN), 1),
         "b": (TokenDataset(uris[1], SEQ_LEN, labels="next"), 1),
     }
-    with pytest.raises(ValueError, match="the samples of sources 'a' and 'b' differ: Form"):
+    with pytest.raises(
+        ValueError,
+        match=r"differ: labels is 'same' and 'next'\. Make",
+    ):
         Mixture(pairs)
+
+
+def test_it_and_its_loader_say_what_they_are_in_a_line(tmp_path: Path) -> None:
+    mixed = mixture(tmp_path, {"web": 200, "code": 40}, {"web": 3, "code": 1})
+    uris = [part.dataset.uri for part in mixed.parts]
+    shown = (
+        f"Mixture({{'code': ({uris[0]!r}, 0.25), 'web': ({uris[1]!r}, 0.75)}}, seq_len=16, "
+        "unit='tokens'): 240 samples an epoch, 3,850 tokens"
+    )
+    assert repr(mixed) == shown
+    loader = mixture_loader(mixed, 8, True)
+    for _ in islice(loader.repeat(), 32):
+        pass
+    standing = "rank 0 of 1): epoch 1, step 2 of 30"
+    assert repr(loader) == f"MixtureLoader(batch_size=8, shuffle=True, {standing}, over {shown}"
+
+
+def test_a_mixture_without_a_batch_says_so_where_the_loop_is(tmp_path: Path) -> None:
+    mixed = mixture(tmp_path, {"a": 20, "b": 20}, {"a": 1, "b": 1})
+    loader = ranks(mixed, 2, 80, drop_last=True)[0]
+    words = "drop_last=True, and 40 samples are less than batch_size 40 x 2 ranks = 80"
+    with pytest.warns(UserWarning, match=words) as warned:
+        assert list(loader) == []
+    assert [one.filename for one in warned] == [__file__]

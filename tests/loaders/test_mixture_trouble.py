@@ -1,17 +1,22 @@
 """A mixture over an S3 server that misbehaves: exact batches, or an exception that says why."""
 
 import logging
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from loaders import BatchTimeout, Mixture
 from loaders.attempts import Patience
-from shards.errors import CorruptShard
+from shards.errors import CorruptShard, DatasetError
 from tests.faulty_s3 import Fault, FaultyS3, always, faulty_s3, of_shards, share_of
-from tests.loaders.mixtures import mixture, ranks, steps
+from tests.loaders.leaving import MARK, MOST_SECONDS, leaving
+from tests.loaders.mixtures import SEQ_LEN, mixture, ranks, source, steps
 from tests.servers import S3Server
 
 HASTY = Patience(deadline=1.0, total=60.0, first_pause=0.02, throttled_pause=0.05)
@@ -82,3 +87,74 @@ def test_faults_change_no_batch(on_s3: Mixture, proxy: FaultyS3) -> None:
     assert steps(loaders, 40) == expected
     assert proxy.met.total() > 3
     assert sum(loader.stats()["moved_rows"] for loader in loaders) > 3
+
+
+def test_sources_are_opened_side_by_side_and_keep_their_order(
+    on_s3: Mixture, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = {part.name: part.dataset.uri for part in on_s3.parts}
+    monkeypatch.setattr("loaders.fetch.PATIENCE", Patience())
+    proxy.latency_s = (1.0, 1.0)
+    proxy.behave(lambda request: None)
+    again = Mixture({name: (uri, 1) for name, uri in reversed(uris.items())}, SEQ_LEN)
+    assert [part.dataset.uri for part in again.parts] == [uris[name] for name in sorted(uris)]
+    served = [one for one in proxy.served if "/manifest.json" in one.line]
+    began, ended = [[getattr(one, at) for one in served] for at in ("began", "ended")]
+    assert len(served) == 2
+    assert max(began) < min(ended), "the second manifest was asked for before the first had come"
+
+
+def test_the_first_source_that_cannot_be_opened_is_the_error(
+    on_s3: Mixture, proxy: FaultyS3
+) -> None:
+    uris = {part.name: part.dataset.uri for part in on_s3.parts}
+    proxy.behave(lambda request: Fault.STALL if "/code/" in request.path else None)
+    wrong = {**uris, "wrong": f"{uris['web']}/nowhere"}
+    with pytest.raises(DatasetError, match="nowhere holds no token dataset"):
+        Mixture({name: (uri, 1) for name, uri in wrong.items()}, SEQ_LEN)
+    proxy.behave(lambda request: None)
+
+
+def test_leaving_while_single_rows_are_read_is_no_crash(tmp_path: Path) -> None:
+    """Two times of three it was one, of threads in torch's code."""
+    uri = source(str(tmp_path / "tokens"), 0, 200).uri
+    code = f"""
+        import os
+        from loaders import TokenDataset
+        from loaders.mixture_rows import Singles
+
+        for number in range(4):
+            if child := os.fork():
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+                continue
+            dataset, singles = TokenDataset({uri!r}, {SEQ_LEN}), Singles()
+            asked = [singles.ask(dataset, range(n % 50, n % 50 + 30)) for n in range(3000)]
+            asked[5].result()
+            if number % 2:  # its threads are not known by it any more
+                singles.close()
+                del singles, asked
+            break
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["0"] * 4, done.stderr
+
+
+def test_leaving_takes_no_time_while_single_rows_are_stuck(on_s3: Mixture, proxy: FaultyS3) -> None:
+    code = f"""
+        import time
+        from loaders import TokenDataset
+        from loaders.mixture_rows import Singles
+
+        dataset, singles = TokenDataset({on_s3.parts[0].dataset.uri!r}, {SEQ_LEN}), Singles()
+        print("open", flush=True)
+        input()
+        asked = [singles.ask(dataset, [n]) for n in range(9)]
+        time.sleep(0.3)
+        {MARK}
+    """
+    with leaving(code) as child:
+        assert child.says() == "open"
+        proxy.behave(of_shards(always(Fault.STALL)))
+        child.go_on()
+        assert child.waited() < MOST_SECONDS

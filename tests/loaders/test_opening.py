@@ -9,8 +9,9 @@ import pytest
 
 from loaders import TokenDataset
 from loaders.attempts import Patience
+from loaders.pack import make_packs
 from shards.errors import DatasetError, StoreError
-from tests.faulty_s3 import Fault, FaultyS3, Rule, Served, always, faulty_s3, first
+from tests.faulty_s3 import Fault, FaultyS3, Rule, Served, always, faulty_s3, first, of_shards
 from tests.loaders.support import first_tokens, token_dataset, token_loader
 from tests.servers import S3Server
 
@@ -176,6 +177,31 @@ def test_a_copy_in_another_process_asks_for_the_checksums_once(uri: str, proxy: 
     assert not [line for line in proxy.seen if "/manifest" in line or "/index" in line]
 
 
+@pytest.mark.parametrize("fault", [Fault.STALL, Fault.SHORT])
+def test_a_plan_that_stalls_or_fails_is_read_as_the_tables_are(
+    uri: str, proxy: FaultyS3, fault: Fault
+) -> None:
+    where = make_packs(uri, SEQ_LEN).where.removeprefix(uri)
+    rule = first(1, fault)
+    proxy.behave(lambda request: rule(request) if where in request.path else None)
+    assert TokenDataset(uri, SEQ_LEN, packing="best_fit").padding_share < 1
+    assert proxy.met[fault] == 1
+    (asked,) = (count for line, count in proxy.seen.items() if where in line)
+    assert asked == 2
+
+
+def test_packs_are_planned_from_offsets_that_are_read_as_blocks_are(
+    uri: str, proxy: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = make_packs(uri, SEQ_LEN, pack_dir=str(tmp_path / "calm")).where
+    for fault in (Fault.STALL, Fault.CORRUPT):
+        proxy.behave(of_shards(first(1, fault)))
+        monkeypatch.setattr("loaders.pack._TOGETHER", 2)  # of three shards
+        where = make_packs(uri, SEQ_LEN, pack_dir=str(tmp_path / fault.name)).where
+        assert proxy.met[fault] == 3  # once for each
+        assert Path(where).read_bytes() == Path(calm).read_bytes()
+
+
 def test_a_manifest_of_any_length_is_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,3 +231,25 @@ def test_an_index_larger_than_any_is_refused_before_it_is_read(tmp_path: Path) -
     manifest.write_text(manifest.read_text().replace(f'"bytes": {size}', f'"bytes": {1 << 60}', 1))
     with pytest.raises(DatasetError, match="promises an index of 1152921504606846976 bytes"):
         TokenDataset(dataset.uri, SEQ_LEN)
+
+
+def test_a_mistyped_uri_is_told_by_what_is_there_and_not_by_a_job(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket("loaders-mistyped")
+    nothing = rf"{bucket}/tokens holds no token dataset: there is no {bucket}/tokens/manifest\.json"
+    with pytest.raises(DatasetError, match=rf"^{nothing}\. Is the uri right\?$"):
+        TokenDataset(f"{bucket}/tokens", SEQ_LEN)
+    wrong = tmp_path / "tokns" / "v1"
+    with pytest.raises(DatasetError, match=rf"nothing is there\. .* exists is {tmp_path}: is the"):
+        TokenDataset(str(wrong), SEQ_LEN)
+
+
+def test_a_dataset_whose_job_has_not_ended_is_told_by_its_plan(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket("loaders-begun")
+    for uri, folder in ((bucket, s3.path(bucket)), (str(tmp_path), tmp_path)):
+        (folder / "plan.json").write_text("{}")
+        with pytest.raises(DatasetError, match=r"plan\.json and no manifest\.json yet, .* job"):
+            TokenDataset(uri, SEQ_LEN)

@@ -1,6 +1,7 @@
 """Training by steps: skipping some, going on over epochs, evaluating in between."""
 
 import gc
+import warnings
 from itertools import chain, islice
 from typing import Any
 
@@ -227,10 +228,27 @@ def test_going_elsewhere_while_it_repeats_takes_effect_with_the_next_epoch(
 
 def test_an_epoch_without_a_batch_is_refused_before_anyone_waits(dataset: TokenDataset) -> None:
     loader = token_loader(dataset, 500, True, drop_last=True)
-    assert list(loader) == []
+    words = r"drop_last=True, and 405 samples are less than batch_size 500 x 1 ranks = 500\. Lower"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=words) as warned:
+            assert list(loader) == []
+        assert [one.filename for one in warned] == [__file__]
     for endless in (loader.repeat, lambda: loader.skip(1)):
         with pytest.raises(ValueError, match="an epoch has no whole batch"):
             endless()
+
+
+def test_a_loader_with_batches_warns_of_nothing_where_an_epoch_has_none_left(
+    dataset: TokenDataset,
+) -> None:
+    """What was restored at an epoch's end, in smaller batches than there is left of it."""
+    loader = token_loader(dataset, 202, True, drop_last=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader.skip(2)
+        restored = token_loader(dataset, 100, True, drop_last=True)
+        restored.load_state_dict(loader.state_dict())
+        assert [len(list(restored)), len(list(restored))] == [0, 4]
 
 
 def test_evaluating_beside_training_moves_nothing_of_it(

@@ -15,6 +15,7 @@ import pytest
 from shards.commit import InputFile, commit
 from shards.dataset import open_dataset
 from shards.errors import StokerError
+from shards.format import packs_path
 from shards.gc import Garbage, collect_garbage, find_garbage
 from shards.lease import LEASE, Lease
 from shards.receipt import Counts, Receipt, ShardRecord, write_receipt
@@ -86,6 +87,24 @@ def test_what_an_overwrite_left_is_listed_and_then_deleted(uri: str) -> None:
     assert keys(store) == alone | foreign
     verify(uri)
     assert not len(collect_garbage(uri))
+
+
+def test_plans_of_packs_go_with_the_generation_that_they_are_plans_of(uri: str) -> None:
+    store = open_store(uri)
+    plans = []
+    for plan in (A, B):
+        finish(store, plan)
+        plans.append(packs_path(open_dataset(uri).id, "0" * 16))
+        store.write(plans[-1], b"")
+    store.write("packs/mine.arrow", b"not Stoker's")
+    assert kinds(collect_garbage(uri))["plans of packs"] == 1
+    collect_garbage(uri, delete=True)
+    assert {key for key in keys(store) if key.startswith("packs/")} == {
+        plans[1],
+        "packs/mine.arrow",
+    }
+    finish(store, C, append=True)
+    assert collect_garbage(uri).files["plans of packs"] == 1
 
 
 def test_every_generation_of_an_append_stays_and_only_its_old_tables_go(uri: str) -> None:

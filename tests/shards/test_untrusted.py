@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shards.dataset import open_dataset
 from shards.errors import DatasetError, StokerError
-from shards.manifest import read_manifest
+from shards.manifest import PLAN_KEY, read_manifest
 from shards.store import open_store
 from shards.tables import INDEX_COLUMNS, read_table, write_table
 from shards.verify import verify
@@ -56,6 +56,22 @@ def edit_index(dataset: Path, column: str, row: int, value: int) -> None:
 
 def test_a_folder_without_manifest_is_no_dataset(tmp_path):
     with pytest.raises(DatasetError, match=r"holds no token dataset: there is no manifest.json"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_mistyped_path_is_told_by_the_nearest_folder_there_is(tmp_path):
+    wrong = tmp_path / "tokns" / "v1"
+    with pytest.raises(DatasetError) as told:
+        open_dataset(str(wrong))
+    assert str(told.value) == (
+        f"{wrong} holds no token dataset: nothing is there. The nearest folder that exists is "
+        f"{tmp_path}: is the path right?"
+    )
+
+
+def test_only_where_a_job_was_begun_is_it_named(tmp_path):
+    (tmp_path / PLAN_KEY).write_text("{}")
+    with pytest.raises(DatasetError, match=r"plan\.json and no manifest\.json yet, .* it again"):
         open_dataset(str(tmp_path))
 
 
