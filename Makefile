@@ -66,18 +66,20 @@ peers:  ## venvs of the peers that benchmarks.tokenize and benchmarks.load run: 
 demo: setup  ## tokenize real text, stream it, write demo/report.html (INPUT=, TOKENIZER= take your own)
 	@$(BIN)/python -m benchmarks.demo $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
 
-# Two processes, since Ray reads its authentication once in each: the tests of the job give it a home
-# of their own, those of the benchmarks run as a user would.
+# Runs of their own, since Ray reads its authentication once in each process, and a process that has
+# joined a Ray should not fork: the tests of the job give it a home of their own, those of the
+# benchmarks run as a user would, all others know no Ray. Two processes each: much of a test is waiting.
+TEST_RUNS := "--ignore=tests/pipelines --ignore=tests/benchmarks" tests/pipelines tests/benchmarks
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+
 test: setup  ## lint, format check, types, tests: minutes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow" --ignore tests/benchmarks
-	$(BIN)/pytest -m "not slow" tests/benchmarks
+	for run in $(TEST_RUNS); do $(PYTEST) -m "not slow" $$run; done
 
 test-slow: setup  ## the tests that kill processes, install and drive frameworks
-	$(BIN)/pytest -m slow --ignore tests/benchmarks
-	$(BIN)/pytest -m slow tests/benchmarks
+	for run in $(TEST_RUNS); do $(PYTEST) -m slow $$run; done
 
 test-install: setup  ## each side installs alone into an empty venv and imports outside the repository
 	$(BIN)/pytest -m slow tests/test_install.py

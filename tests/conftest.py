@@ -29,7 +29,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One S3 server for the whole run; from its first use on, the AWS variables name it.
+    """One S3 server for all tests of a process; from its first use on, the AWS variables name it.
 
     A Ray that is already running doesn't see them: ask for this fixture before the one that starts
     Ray.

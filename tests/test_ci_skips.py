@@ -22,6 +22,8 @@ MACHINE = {
     "expected": "import pytest\n@pytest.mark.xfail(reason='known')\ndef test_a(): assert False\n",
 }
 
+ALONE = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
 
 def run_pytest(
     folder: Path, repository: Path, body: str, ci: str
@@ -44,7 +46,7 @@ def run_pytest(
             str(folder),
         ],
         cwd=folder,
-        env=os.environ | {"CI": ci, "PYTHONPATH": str(repository), "PYTEST_ADDOPTS": ""},
+        env=os.environ | {"CI": ci, "PYTHONPATH": str(repository)} | ALONE,
         capture_output=True,
         text=True,
         check=False,

@@ -61,7 +61,8 @@ def test_a_side_installs_alone_and_imports_outside_the_repository(
     imports, other = SIDES[side]
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = (python, "-m", "pip", "install", "--quiet", "--constraint", sources / "constraints.txt")
+    options = ("--quiet", "--no-compile", "--constraint", sources / "constraints.txt")
+    pip = (python, "-m", "pip", "install", *options)
     if side == "loaders" and os.environ.get("TORCH_INDEX"):
         run(*pip, "--no-deps", "--index-url", os.environ["TORCH_INDEX"], "torch", cwd=tmp_path)
     run(*pip, f".[{side}]", cwd=sources)

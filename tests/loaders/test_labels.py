@@ -23,7 +23,7 @@ from tests.servers import S3Server
 
 SEQ_LEN = 64
 BATCH = 8
-SAMPLES = 50 * BATCH + 5  # an epoch of 51 steps, the last one short
+SAMPLES = 40 * BATCH + 5  # an epoch of 41 steps, the last one short
 TOKENS = SAMPLES * SEQ_LEN  # the last sample is the end of the stream
 MASK = (np.random.default_rng(0).random(TOKENS) < 0.7).astype(np.uint8)
 
