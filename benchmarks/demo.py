@@ -17,10 +17,10 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import starvation
 from benchmarks.command import guarded
 from benchmarks.corpus import make_corpus, train_tokenizer
-from benchmarks.report import Report, console_table
+from benchmarks.starvation import command as starvation
+from benchmarks.starvation.report import Report, console_table
 from pipelines.job import Summary, run
 from pipelines.options import Options
 from shards.errors import StokerError

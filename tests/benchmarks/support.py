@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.measure import Figures
-from benchmarks.report import Report, Result
+from benchmarks.starvation.measure import Figures
+from benchmarks.starvation.report import Report, Result
 
 
 def figures(stall: float, gaps: tuple[float, ...], **shares: float) -> Figures:

@@ -9,8 +9,8 @@ import pytest
 import torch
 import xxhash
 
-from benchmarks.accelerator import EmulatedAccelerator, real_tokens, wait_until
-from benchmarks.profiles import PROFILES
+from benchmarks.starvation.accelerator import EmulatedAccelerator, real_tokens, wait_until
+from benchmarks.starvation.profiles import PROFILES
 
 BASE = PROFILES["h100-1b"]
 MS = 1_000_000
@@ -148,7 +148,7 @@ def one_thread():
 
 
 def test_the_model_of_the_real_step_learns_on_a_cpu(one_thread):
-    from benchmarks.model import Llama, Size
+    from benchmarks.starvation.model import Llama, Size
 
     torch.manual_seed(0)
     model = Llama(Size(layers=2, width=32, heads=4, kv_heads=2, hidden=64), vocabulary=50)
@@ -171,7 +171,7 @@ def test_the_model_of_the_real_step_learns_on_a_cpu(one_thread):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
 def test_a_gpu_times_its_steps_on_the_hosts_clock():
-    from benchmarks.gpu import CudaAccelerator
+    from benchmarks.starvation.gpu import CudaAccelerator
 
     device = CudaAccelerator("124m", vocabulary=1000)
     began = time.perf_counter_ns()
@@ -191,7 +191,9 @@ def test_a_gpu_times_its_steps_on_the_hosts_clock():
 def test_overshoot_is_what_held_the_host_and_nothing_else(monkeypatch):
     late = 30 * MS
     real = wait_until
-    monkeypatch.setattr("benchmarks.accelerator.wait_until", lambda deadline: real(deadline + late))
+    monkeypatch.setattr(
+        "benchmarks.starvation.accelerator.wait_until", lambda deadline: real(deadline + late)
+    )
     device = EmulatedAccelerator(FAST)
     device.submit(batch())
     device.submit(batch())

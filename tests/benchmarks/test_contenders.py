@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks.contenders import InlineTokenization, ResidentBatch, Stoker, find_units
+from benchmarks.starvation.contenders import InlineTokenization, ResidentBatch, Stoker, find_units
 from loaders import TokenDataset
 from pipelines.tokenizer import load_tokenizer
 from shards.errors import StokerError

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.accelerator import STEP, EmulatedAccelerator, Trace
-from benchmarks.measure import (
+from benchmarks.starvation.accelerator import STEP, EmulatedAccelerator, Trace
+from benchmarks.starvation.measure import (
     HOST_STEP,
     Plan,
     Recording,
@@ -20,7 +20,7 @@ from benchmarks.measure import (
     record,
     unthrottled,
 )
-from benchmarks.profiles import PROFILES
+from benchmarks.starvation.profiles import PROFILES
 
 MS = 1_000_000
 TIMELINE = np.dtype([(name, np.int64) for name in ("asked", "arrived", "assembled", "delivered")])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.page import gap_chart, render, time_chart
-from benchmarks.report import console_table, percent
+from benchmarks.starvation.page import gap_chart, render, time_chart
+from benchmarks.starvation.report import console_table, percent
 from tests.benchmarks.support import figures, report
 
 HOSTILE = "<script>alert('x')</script>&\"</script><img src=x onerror=alert(1)>"

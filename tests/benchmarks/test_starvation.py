@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.starvation import Options, main, run
+from benchmarks.starvation.command import Options, main, run
 from shards.errors import StokerError
 from shards.store import open_store
 

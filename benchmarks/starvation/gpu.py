@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.accelerator import STEP, Batch, Trace, real_tokens
-from benchmarks.model import SIZES, Llama
+from benchmarks.starvation.accelerator import STEP, Batch, Trace, real_tokens
+from benchmarks.starvation.model import SIZES, Llama
 
 # Steps in flight before the host waits for the oldest: its events are then read that many steps
 # late.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,19 +15,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.accelerator import Accelerator, EmulatedAccelerator, pick_accelerator
 from benchmarks.command import guarded
-from benchmarks.contenders import (
+from benchmarks.environment import environment
+from benchmarks.starvation.accelerator import Accelerator, EmulatedAccelerator, pick_accelerator
+from benchmarks.starvation.contenders import (
     Contender,
     InlineTokenization,
     ResidentBatch,
     Stoker,
     find_units,
 )
-from benchmarks.environment import environment
-from benchmarks.measure import Plan, explain, figures, record, unthrottled
-from benchmarks.profiles import DEFAULT_PROFILE, PROFILES, Profile
-from benchmarks.report import Report, Result, console_table
+from benchmarks.starvation.measure import Plan, explain, figures, record, unthrottled
+from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
+from benchmarks.starvation.report import Report, Result, console_table
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
@@ -273,7 +272,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.output / 'report.html'}\n{options.output / 'report.json'}")
 
     return guarded("starvation", work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,8 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from benchmarks.accelerator import OVERSHOOT_LIMIT, Accelerator, Batch, Trace
-from benchmarks.attribution import COMPUTE, HOST, Attribution, Intervals, attribute, intervals
+from benchmarks.starvation.accelerator import OVERSHOOT_LIMIT, Accelerator, Batch, Trace
+from benchmarks.starvation.attribution import (
+    COMPUTE,
+    HOST,
+    Attribution,
+    Intervals,
+    attribute,
+    intervals,
+)
 
 FETCH, ASSEMBLE, QUEUE, INPUT = "fetch", "assemble", "queue", "input"
 ENQUEUE, COPY = "enqueue", "copy"

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, get_worker_info
 
-from benchmarks.accelerator import Batch
+from benchmarks.starvation.accelerator import Batch
 from loaders import DataLoader, TokenDataset
 from pipelines.inputs import find_inputs
 from pipelines.options import ReadOptions

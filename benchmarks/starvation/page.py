@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from benchmarks.measure import CAUSES, INPUT_CAUSES
-from benchmarks.report import Report, figure_rows, percent, rate
+from benchmarks.starvation.measure import CAUSES, INPUT_CAUSES
+from benchmarks.starvation.report import Report, figure_rows, percent, rate
 
 # Points of the gap chart: more would make the page heavy and show no more.
 GAP_POINTS = 2000
@@ -21,7 +21,7 @@ SHOWN_SHARE = 1e-4
 def render(report: Report) -> str:
     """The whole page as text. Its charts follow the reader's light or dark setting."""
     environment = Environment(
-        loader=PackageLoader("benchmarks", "templates"),
+        loader=PackageLoader("benchmarks.starvation", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xxhash
 
-from benchmarks.profiles import Profile
+from benchmarks.starvation.profiles import Profile
 from shards.errors import StokerError
 
 Batch = Mapping[str, torch.Tensor]
@@ -219,6 +219,6 @@ def pick_accelerator(
             f"cards={cards}, time_scale={time_scale:g}: only the emulated accelerator has these,"
             " and torch sees a GPU here (CUDA_VISIBLE_DEVICES= hides it)"
         )
-    from benchmarks.gpu import CudaAccelerator
+    from benchmarks.starvation.gpu import CudaAccelerator
 
     return CudaAccelerator(profile.model, vocabulary)

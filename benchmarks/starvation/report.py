@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import CAUSES, Figures
+from benchmarks.starvation.measure import CAUSES, Figures
 
 REPORT_VERSION = 1
 
@@ -89,7 +89,7 @@ class Report:
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write report.json and report.html into `folder`; their paths."""
-        from benchmarks.page import render
+        from benchmarks.starvation.page import render
 
         folder.mkdir(parents=True, exist_ok=True)
         data, page = folder / "report.json", folder / "report.html"

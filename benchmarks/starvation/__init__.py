@@ -1,0 +1,1 @@
+"""How long an accelerator starved, and for what: the measurement, its page, its controls."""
