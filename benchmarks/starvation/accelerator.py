@@ -18,41 +18,15 @@ import torch
 import xxhash
 
 from benchmarks.starvation.profiles import Profile
+from benchmarks.starvation.recording import STEP as STEP
+from benchmarks.starvation.recording import Trace as Trace
 from shards.errors import StokerError
 
 Batch = Mapping[str, torch.Tensor]
 
-STEP = np.dtype(
-    [
-        ("copy_start", np.int64),
-        ("copy_end", np.int64),
-        ("start", np.int64),
-        ("end", np.int64),
-        ("overshoot", np.int64),
-        ("slots", np.int64),
-        ("tokens", np.int64),
-        ("bytes", np.int64),
-    ]
-)
 SPIN_NS = 500_000
 NOT_WAITING = 2**63
-# More than 1 % of the window lost by the emulator itself: the figures would be about the emulator.
-OVERSHOOT_LIMIT = 0.01
 DEPTH = 2
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the device did: one STEP row a step, times in host nanoseconds.
-
-    `overshoot`: how long the host was held beyond the step's end. `slots`: token positions
-    computed. `tokens`: those that are no padding. `checksum` covers every byte of every batch.
-    `clock_error_ns`: how far device times may be off the host's clock.
-    """
-
-    steps: np.ndarray
-    checksum: int
-    clock_error_ns: int = 0
 
 
 class Accelerator(Protocol):
@@ -61,8 +35,11 @@ class Accelerator(Protocol):
     title: str
     emulated: bool
 
-    def submit(self, batch: Batch) -> None:
-        """Enqueue the copy of `batch` and a step over it; blocks while too many are pending."""
+    def submit(self, batch: Batch) -> int | None:
+        """Enqueue the copy of `batch` and a step over it; blocks while too many are pending.
+
+        Returns when its copy was enqueued, where the step's own launch came after that.
+        """
 
     def finish(self) -> Trace:
         """Wait for every step and return what happened since the last `finish`."""

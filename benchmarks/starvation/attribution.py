@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Intervals = np.ndarray
+from benchmarks.starvation.causes import COMPUTE, HOST
 
-COMPUTE = "compute"
-HOST = "host"
+Intervals = np.ndarray
 
 
 @dataclass(frozen=True)

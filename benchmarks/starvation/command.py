@@ -25,9 +25,12 @@ from benchmarks.starvation.contenders import (
     Stoker,
     find_units,
 )
-from benchmarks.starvation.measure import Plan, explain, figures, record, unthrottled
+from benchmarks.starvation.evidence import explain
+from benchmarks.starvation.figures import figures
+from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
-from benchmarks.starvation.report import Report, Result, console_table
+from benchmarks.starvation.report import Report, console_table
+from benchmarks.starvation.result import Result
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError

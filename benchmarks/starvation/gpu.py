@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.starvation.accelerator import STEP, Batch, Trace, real_tokens
+from benchmarks.starvation.accelerator import Batch, real_tokens
 from benchmarks.starvation.model import SIZES, Llama
+from benchmarks.starvation.recording import STEP, Trace
 
 # Steps in flight before the host waits for the oldest: its events are then read that many steps
 # late.
@@ -53,7 +54,7 @@ class CudaAccelerator:
         self.copies = torch.cuda.Stream(self.device)
         self._begin()
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch) -> int:
         """See `Accelerator.submit`."""
         if len(self._pending) >= IN_FLIGHT:
             self._pending[0].end.synchronize()
@@ -65,6 +66,7 @@ class CudaAccelerator:
             copy_start.record(self.copies)
             moved = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             copy_end.record(self.copies)
+        handed = time.perf_counter_ns()
         compute.wait_event(copy_end)
         start.record(compute)
         loss = self.model(moved["input_ids"], moved["labels"])
@@ -80,6 +82,7 @@ class CudaAccelerator:
         self._held.append(batch)
         slots, tokens = batch["input_ids"].numel(), real_tokens(batch)
         self._pending.append(Marks(copy_start, copy_end, start, end, slots, tokens, size))
+        return handed
 
     def finish(self) -> Trace:
         """See `Accelerator.finish`."""

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from benchmarks.starvation.measure import CAUSES, INPUT_CAUSES
+from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES
 from benchmarks.starvation.report import Report, figure_rows, percent, rate
 
 # Points of the gap chart: more would make the page heavy and show no more.

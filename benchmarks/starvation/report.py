@@ -1,4 +1,7 @@
-"""What a starvation run found, as one versioned JSON document and as a table for the console."""
+"""What a starvation run found, as one versioned JSON document and as a table for the console.
+
+`report.schema.json` describes the document; it is made from the classes here and in `result.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.starvation.measure import CAUSES, Figures
+from benchmarks.starvation.causes import CALLED, CAUSES, called
+from benchmarks.starvation.figures import Figures
+from benchmarks.starvation.prices import Price
+from benchmarks.starvation.result import Control, Ladder, Result
 
-REPORT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """One contender: its figures in the loop, and the rate it gives when nothing holds it back.
-
-    `unthrottled_tokens_per_s` is None for a contender that has no speed of its own.
-    """
-
-    name: str
-    title: str
-    note: str
-    figures: Figures
-    unthrottled_tokens_per_s: float | None = None
-
-    @property
-    def headroom(self) -> float | None:
-        """Unthrottled rate over the device's demand; below 1 starvation is certain."""
-        if self.unthrottled_tokens_per_s is None:
-            return None
-        return self.unthrottled_tokens_per_s / self.figures.demand_tokens_per_s
+REPORT_VERSION = 2
+SCHEMA = Path(__file__).with_name("report.schema.json")
 
 
 @dataclass(frozen=True)
@@ -40,7 +26,8 @@ class Report:
     """Everything that `report.json` and the page say. The mappings are facts as words, in order.
 
     `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
-    `job`: how the data was made, where this run made it.
+    `job`: how the data was made, where this run made it. `price`: of the node that the cards are
+    part of. `calibration`: how far the emulator was compared with a real card, in a sentence.
     """
 
     accelerator: str
@@ -53,6 +40,10 @@ class Report:
     environment: Mapping[str, str]
     cards: int = 1
     job: Mapping[str, str] = field(default_factory=dict)
+    price: Price | None = None
+    ladder: Ladder | None = None
+    controls: tuple[Control, ...] = ()
+    calibration: str = "uncalibrated"
     version: int = REPORT_VERSION
 
     @property
@@ -61,31 +52,59 @@ class Report:
         return all(result.figures.valid for result in self.results)
 
     @property
+    def unstable(self) -> bool:
+        """True when the seeds of any contender differ too much."""
+        return any(result.unstable for result in self.results)
+
+    @property
     def finding(self) -> str:
-        """Who starved, and how much."""
+        """Who starved, how much, for what, and what that costs."""
         contenders = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
-        starved = ", ".join(
-            f"{r.title}{' starved' if number == 0 else ''} {percent(r.figures.stall_rate)}"
-            for number, r in enumerate(contenders)
-        )
-        return starved + ("" if self.valid else " (invalid: the emulator was disturbed)")
+        words = []
+        for number, result in enumerate(contenders or self.results):
+            starved = "starved " if number == 0 else ""
+            words.append(f"{result.title} {starved}{self._starved(result)}")
+        doubts = [
+            *(["invalid: the emulator was disturbed"] if not self.valid else []),
+            *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
+        ]
+        joint = "; " if any("," in word for word in words) else ", "
+        return joint.join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
 
     @property
     def verdict(self) -> str:
         """The first line of everything this report is shown in."""
         return f"{self.accelerator}: {self.finding}"
 
-    def to_json(self) -> str:
-        """The document, with verdict, validity and headroom written out; NaN is null."""
+    def starved_usd_per_hour(self, result: Result) -> float | None:
+        """stall_rate x the node's price, or None without a price."""
+        return None if self.price is None else result.figures.stall_rate * self.price.usd_per_hour
+
+    def document(self) -> dict[str, Any]:
+        """What `report.schema.json` describes; NaN is null."""
         document = asdict(self) | {
             "verdict": self.verdict,
             "valid": self.valid,
-            "causes": CAUSES,
+            "unstable": self.unstable,
+            "meanings": CAUSES,
+            "called": {cause: name for cause, (_, name) in CALLED.items()},
         }
         for row, result in zip(document["results"], self.results, strict=True):
             row["headroom"] = result.headroom
+            row["seeds"], row["ranks"] = result.seeds, result.ranks
+            row["unstable"] = result.unstable
+            row["main_cause"], row["most_idle"] = result.main_cause, result.most_idle
+            row["comm_exposed"] = result.comm_exposed
+            row["starved_usd_per_hour"] = self.starved_usd_per_hour(result)
             row["figures"]["valid"] = result.figures.valid
-        return json.dumps(_finite(document), indent=1, allow_nan=False)
+        if self.ladder is not None:
+            document["ladder"]["agrees"] = self.ladder.agrees
+        finite: dict[str, Any] = _finite(document)
+        return finite
+
+    def to_json(self) -> str:
+        """The document as text."""
+        return json.dumps(self.document(), indent=1, allow_nan=False)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write report.json and report.html into `folder`; their paths."""
@@ -96,6 +115,22 @@ class Report:
         data.write_text(self.to_json())
         page.write_text(render(self), encoding="utf-8")
         return data, page
+
+    def _starved(self, result: Result) -> str:
+        """`23.4 % [22.8, 24.1], mainly I/O latency, costs $12.9/h on p5.48xlarge`."""
+        text = percent(result.figures.stall_rate)
+        estimate = result.estimates.get("stall_rate")
+        if estimate is not None:
+            value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
+            text = f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+        cause = result.main_cause
+        if cause is None:
+            return text
+        text += f", mainly {called(cause)}"
+        cost = self.starved_usd_per_hour(result)
+        if cost is None or self.price is None:
+            return text
+        return f"{text}, costs ${cost:.3g}/h on {self.price.instance}"
 
 
 def percent(rate: float) -> str:

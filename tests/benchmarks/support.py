@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.starvation.measure import Figures
-from benchmarks.starvation.report import Report, Result
+from benchmarks.starvation.figures import Figures
+from benchmarks.starvation.report import Report
+from benchmarks.starvation.result import Result
 
 
 def figures(stall: float, gaps: tuple[float, ...], **shares: float) -> Figures:

@@ -9,18 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.accelerator import STEP, EmulatedAccelerator, Trace
-from benchmarks.starvation.measure import (
-    HOST_STEP,
-    Plan,
-    Recording,
-    explain,
-    figures,
-    input_spans,
-    record,
-    unthrottled,
-)
+from benchmarks.starvation.accelerator import EmulatedAccelerator
+from benchmarks.starvation.evidence import explain, input_spans
+from benchmarks.starvation.figures import figures
+from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.profiles import PROFILES
+from benchmarks.starvation.recording import HOST_STEP, STEP, Recording, Trace
 
 MS = 1_000_000
 TIMELINE = np.dtype([(name, np.int64) for name in ("asked", "arrived", "assembled", "delivered")])
@@ -30,7 +24,7 @@ def recording(gaps: list[int], step: int = 10, tokens: int = 100, warmup: int = 
     """Steps of `step` ms behind gaps of these ms, in each of which the loop waits in next()."""
     host, steps, at = [], [], 0
     for gap in gaps:
-        host.append((at * MS, (at + gap) * MS, (at + gap) * MS))
+        host.append((at * MS, *((at + gap) * MS,) * 3))
         at += gap
         times = (at * MS, at * MS, at * MS, (at + step) * MS)
         steps.append((*times, MS // 10, 100, tokens, 1600))

@@ -104,7 +104,7 @@ def test_the_json_has_a_version_the_verdict_and_every_figure(tmp_path):
     given = replace(given, results=(replace(given.results[0], figures=unknown), *given.results[1:]))
     data, page = given.write(tmp_path / "new" / "folder")
     document = json.loads(data.read_text())
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert document["verdict"] == given.verdict
     assert document["results"][0]["figures"]["au"] is None
     assert document["results"][1]["headroom"] == pytest.approx(45e6 / 667e3)

@@ -1,0 +1,95 @@
+"""The figures of one recording, by the formulas of the references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.starvation.attribution import Attribution
+from benchmarks.starvation.causes import INPUT_CAUSES
+from benchmarks.starvation.recording import Recording
+
+# More than 1 % of the window lost by the emulator itself: the figures would be about the emulator.
+OVERSHOOT_LIMIT = 0.01
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one recording says; rates are 0 to 1, `*_s` seconds, T the window.
+
+    stall_rate: idle time attributed to input / T. gap_rate: all gaps between steps / T.
+    au: MLPerf Storage's compute / run time without the first step, warm-up included.
+    padding_efficiency: tokens that are no padding / slots. goodput: (1 - gap_rate) x that.
+    tokens_per_s: trained, without padding. demand_tokens_per_s: slots a second if never idle.
+    cpu_cores: CPU seconds of this process and its children / wall seconds. overshoot_share: what
+    the emulator itself may have caused / T. shares: of T, by cause. gaps_ms: before each step,
+    which begins starts_s into the window.
+    """
+
+    steps: int
+    window_s: float
+    stall_rate: float
+    gap_rate: float
+    au: float
+    padding_efficiency: float
+    goodput: float
+    tokens_per_s: float
+    demand_tokens_per_s: float
+    first_batch_s: float
+    cpu_cores: float
+    overshoot_share: float
+    clock_error_ns: int
+    shares: dict[str, float]
+    gap_p50_ms: float
+    gap_p95_ms: float
+    gap_p99_ms: float
+    gap_max_ms: float
+    gaps_ms: tuple[float, ...]
+    starts_s: tuple[float, ...]
+
+    @property
+    def valid(self) -> bool:
+        """False when the emulator itself lost more of the window than its limit."""
+        return self.overshoot_share <= OVERSHOOT_LIMIT
+
+
+def figures(recording: Recording, parts: Attribution) -> Figures:
+    """Every figure of one recording."""
+    steps, first = recording.trace.steps, recording.warmup
+    measured = steps[first:]
+    gaps = np.maximum(0, measured["start"] - steps["end"][first - 1 : -1])
+    busy = measured["end"] - measured["start"]
+    gap_rate = parts.idle / max(1, parts.window)
+    padding = measured["tokens"].sum() / measured["slots"].sum()
+    p50, p95, p99 = np.percentile(gaps, (50, 95, 99)) / 1e6
+    return Figures(
+        steps=len(measured),
+        window_s=parts.window / 1e9,
+        stall_rate=parts.share(*INPUT_CAUSES),
+        gap_rate=gap_rate,
+        au=utilization(steps),
+        padding_efficiency=float(padding),
+        goodput=float((1 - gap_rate) * padding),
+        tokens_per_s=float(measured["tokens"].sum() / (parts.window / 1e9)),
+        demand_tokens_per_s=float(measured["slots"].sum() / (busy.sum() / 1e9)),
+        first_batch_s=recording.first_batch_ns / 1e9,
+        cpu_cores=recording.cpu_seconds / recording.cpu_wall_seconds,
+        overshoot_share=float(measured["overshoot"].sum() / max(1, parts.window)),
+        clock_error_ns=recording.trace.clock_error_ns,
+        shares={cause: parts.share(cause) for cause in parts.nanoseconds},
+        gap_p50_ms=float(p50),
+        gap_p95_ms=float(p95),
+        gap_p99_ms=float(p99),
+        gap_max_ms=float(gaps.max() / 1e6),
+        gaps_ms=tuple((gaps / 1e6).round(3).tolist()),
+        starts_s=tuple(((measured["start"] - steps["end"][first - 1]) / 1e9).round(4).tolist()),
+    )
+
+
+def utilization(steps: np.ndarray) -> float:
+    """MLPerf Storage's accelerator utilization: compute over run time, the first step left out."""
+    if len(steps) < 2:
+        return float("nan")
+    compute = (steps["end"] - steps["start"])[1:].sum()
+    return float(compute / max(1, steps["end"][-1] - steps["end"][0]))

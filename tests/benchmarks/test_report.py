@@ -1,0 +1,98 @@
+"""The report is a document of a described form, and its verdict is what its figures say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from benchmarks.starvation import schema
+from benchmarks.starvation.causes import CALLED, CAUSES
+from benchmarks.starvation.report import SCHEMA
+from tests.benchmarks.reports import example_report
+from tests.benchmarks.support import report
+
+
+def validate(document: Any) -> None:
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
+
+
+def test_the_committed_schema_is_the_one_of_the_code():
+    assert SCHEMA.read_text() == schema.text(), "run python -m benchmarks.starvation.schema"
+
+
+@pytest.mark.parametrize("made", [example_report(), report()])
+def test_a_report_is_valid_by_its_schema(made):
+    validate(json.loads(made.to_json()))
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [
+        (("results", 0, "causes", "tea"), 3),
+        (("results", 0, "figures", "stall_rate"), None),
+        (("results", 0, "unknown"), 1),
+        (("results", 0, "advice"), [{"cause": "fetch"}]),
+        (("version",), 1),
+    ],
+)
+def test_what_is_wrong_in_a_document_is_found(where, wrong):
+    document: Any = json.loads(example_report().to_json())
+    at = document
+    for key in where[:-1]:
+        at = at[key]
+    at[where[-1]] = wrong
+    with pytest.raises(jsonschema.ValidationError):
+        validate(document)
+
+
+def empty(value: object, path: str) -> list[str]:
+    if is_dataclass(value):
+        return [
+            found
+            for field in fields(value)
+            for found in empty(getattr(value, field.name), f"{path}.{field.name}")
+        ]
+    if isinstance(value, tuple):
+        return [found for n, item in enumerate(value) for found in empty(item, f"{path}[{n}]")]
+    return [path] if value is None or value == {} else []
+
+
+def test_the_example_fills_every_field():
+    given = example_report()
+    assert empty(replace(given, results=given.results[2:], ladder=None, controls=()), "") == [
+        ".results[0].workers[3].stall_rate",
+        ".ladder",
+    ]
+    assert given.results[2].workers
+    assert given.results[2].advice
+    assert set(given.results[2].causes) == set(CAUSES)
+
+
+def test_causes_of_every_run_sum_to_its_window():
+    for result in example_report().results:
+        assert sum(result.causes.values()) == result.window_ns
+        for run in result.runs:
+            assert sum(run.causes.values()) == run.window_ns
+
+
+def test_the_verdict_names_share_interval_cause_and_cost():
+    assert example_report().verdict == (
+        "emulated(H100 124M seq 1024, time x 0.04): Stoker starved 0.9 % [0.9, 0.9], mainly I/O"
+        " latency, costs $0.495/h on p5.48xlarge; inline tokenization 24.6 % [23.9, 25.3], mainly"
+        " heavy preprocessing, costs $13.5/h on p5.48xlarge"
+    )
+
+
+def test_a_verdict_says_when_seeds_differ():
+    given = example_report()
+    assert "unstable" not in given.verdict
+    results = (*given.results[:2], replace(given.results[2], spread=0.2))
+    assert "unstable: the seeds differ by more than 5 %" in replace(given, results=results).verdict
+
+
+def test_every_idle_cause_has_a_name_that_people_use():
+    assert set(CALLED) == set(CAUSES) - {"compute"} | {"padding"}
