@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
+T = TypeVar("T")
 PHONE, DESKTOP = 390, 1280
 # Widths in CSS pixels; the height only says how much of the page is painted first.
 HEIGHT = 844
@@ -24,7 +28,6 @@ class Browser:
     """One running Chromium; `open` a page, then ask it with `run`."""
 
     driver: webdriver.Chrome
-    _scripts: list[str] = field(default_factory=list)
 
     def open(self, page: Path, *, width: int = DESKTOP, dark: bool = False) -> None:
         """Show the file `page`, `width` CSS pixels wide, and forget what was logged before."""
@@ -45,6 +48,28 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         """The value that JavaScript gives back."""
         return self.driver.execute_script(script, *arguments)
+
+    def until(self, look: Callable[[], T], done: Callable[[T], bool]) -> T:
+        """What `look` sees once that is `done`; it waits 10 seconds for it."""
+        WebDriverWait(self.driver, 10).until(lambda _: done(look()))
+        return look()
+
+    def click(self, name: str) -> None:
+        """On the element with this id."""
+        self.driver.find_element(By.ID, name).click()
+
+    def choose(self, name: str, number: int) -> None:
+        """An option of a list."""
+        Select(self.driver.find_element(By.ID, name)).select_by_index(number)
+
+    def drag(self, selector: str, *, since: float, until: float) -> None:
+        """The mouse, pressed, through the middle of an element: shares of its width."""
+        element = self.driver.find_element(By.CSS_SELECTOR, selector)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        width = element.rect["width"]
+        hand = ActionChains(self.driver)
+        hand.move_to_element_with_offset(element, round((since - 0.5) * width), 0)
+        hand.click_and_hold().move_by_offset(round((until - since) * width), 0).release().perform()
 
     def logged(self, kind: str) -> list[dict[str, Any]]:
         """Lines of a log since it was asked for last."""
