@@ -20,11 +20,15 @@ Intervals = np.ndarray
 class Attribution:
     """Nanoseconds of a window by cause, in the order of asking; they sum to `window`.
 
-    `compute` first, then the causes, then `host`: idle time that no span covers.
+    `compute` first, then what was going on inside steps, then the causes between them, then `host`:
+    idle time that no span covers. `busy`: the steps' own time, waits inside them included. `steps`:
+    int64 [periods, causes], the same for each period between two edges; a row sums to its period.
     """
 
     window: int
     nanoseconds: dict[str, int]
+    busy: int
+    steps: np.ndarray
 
     def share(self, *causes: str) -> float:
         """The part of the window, 0 to 1, that these causes took together."""
@@ -32,29 +36,88 @@ class Attribution:
 
     @property
     def idle(self) -> int:
-        """Nanoseconds of the window in which the device computed nothing."""
-        return self.window - self.nanoseconds[COMPUTE]
+        """Nanoseconds of the window between steps."""
+        return self.window - self.busy
+
+    def column(self, *causes: str) -> np.ndarray:
+        """int64 [periods]: nanoseconds of each period that these causes took together."""
+        names = list(self.nanoseconds)
+        at = [names.index(cause) for cause in causes if cause in names]
+        total: np.ndarray = self.steps[:, at].sum(axis=1)
+        return total
+
+    def moved(self, origin: str, to: str, nanoseconds: np.ndarray) -> Attribution:
+        """The same with up to `nanoseconds` [periods] of `origin` counted as `to` instead."""
+        names = list(self.nanoseconds)
+        if to not in names:
+            names.insert(names.index(origin), to)
+        columns = {name: self.column(name) for name in names}
+        taken = np.clip(nanoseconds, 0, columns[origin])
+        columns[origin] = columns[origin] - taken
+        columns[to] = columns[to] + taken
+        return _summed(self.window, self.busy, columns)
 
 
 def attribute(
-    window: tuple[int, int], busy: Intervals, spans: Sequence[tuple[str, Intervals]]
+    edges: Sequence[int] | np.ndarray,
+    busy: Intervals,
+    spans: Sequence[tuple[str, Intervals]],
+    inside: Sequence[tuple[str, Intervals]] = (),
 ) -> Attribution:
-    """Split `window` into compute (`busy`) and causes: idle time goes to its first span.
+    """Split the window between the first and last of `edges` into compute and causes.
 
-    A cause may come twice; its parts are added.
+    Time in `busy` goes to the first span of `inside` that covers it, else to compute; all other
+    time to its first span of `spans`, else to the host. A cause may come twice; its parts are
+    added.
+
+    Raises:
+        ValueError: edges that are not in order.
     """
-    start, stop = window
-    if stop < start:
-        raise ValueError(f"a window of {stop - start} ns: it must not end before it starts")
-    whole = np.array([[start, stop]], dtype=np.int64)
+    at = np.asarray(edges, dtype=np.int64)
+    if (np.diff(at) < 0).any():
+        wrong = int(np.diff(at).min())
+        raise ValueError(f"a window of {wrong} ns: it must not end before it starts")
+    whole = np.array([[at[0], at[-1]]], dtype=np.int64)
     idle = subtract(whole, busy)
-    nanoseconds = {COMPUTE: stop - start - length(idle)}
+    working = subtract(whole, idle)
+    window = int(at[-1] - at[0])
+    columns = {COMPUTE: np.zeros(len(at) - 1, dtype=np.int64)}
+    busy_ns = length(working)
+    for cause, these in inside:
+        working = _take(columns, cause, working, these, at)
+    columns[COMPUTE] += within(working, at)
     for cause, these in spans:
-        rest = subtract(idle, these)
-        nanoseconds[cause] = nanoseconds.get(cause, 0) + length(idle) - length(rest)
-        idle = rest
-    nanoseconds[HOST] = nanoseconds.get(HOST, 0) + length(idle)
-    return Attribution(stop - start, nanoseconds)
+        idle = _take(columns, cause, idle, these, at)
+    _take(columns, HOST, idle, whole, at)
+    return _summed(window, busy_ns, columns)
+
+
+def _take(
+    columns: dict[str, np.ndarray], cause: str, rest: Intervals, these: Intervals, at: np.ndarray
+) -> Intervals:
+    """Count what of `rest` lies in `these` as `cause`; what is left over."""
+    left = subtract(rest, these)
+    none = np.zeros(len(at) - 1, dtype=np.int64)
+    columns[cause] = columns.get(cause, none) + within(rest, at) - within(left, at)
+    return left
+
+
+def _summed(window: int, busy: int, columns: dict[str, np.ndarray]) -> Attribution:
+    steps = np.stack(list(columns.values()), axis=1)
+    totals = {cause: int(column.sum()) for cause, column in columns.items()}
+    return Attribution(window, totals, busy, steps)
+
+
+def within(spans: Intervals, edges: np.ndarray) -> np.ndarray:
+    """int64 [len(edges) - 1]: nanoseconds of sorted, disjoint `spans` between each two edges."""
+    if not len(spans):
+        return np.zeros(len(edges) - 1, dtype=np.int64)
+    # Up to each edge: all spans that began before it, less what the last of them has still to go.
+    begun = np.searchsorted(spans[:, 0], edges, side="right")
+    covered = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])])[begun]
+    to_go = np.where(begun > 0, np.maximum(0, spans[np.maximum(begun, 1) - 1, 1] - edges), 0)
+    parts: np.ndarray = np.diff(covered - to_go)
+    return parts
 
 
 def intervals(starts: np.ndarray, stops: np.ndarray) -> Intervals:

@@ -9,7 +9,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -163,7 +163,7 @@ def measure(contender: Contender, accelerator: Accelerator, options: Options) ->
         disable=None,
     ) as bar:
         recording, batches = record(contender.open, accelerator, plan, lambda _: bar.update())
-        timeline = contender.timeline()
+        recording = replace(recording, timeline=contender.timeline())
         bar.set_description(f"{contender.title}, unthrottled")
         alone = unthrottled(batches) if contender.bounded else None
     del batches
@@ -171,7 +171,7 @@ def measure(contender: Contender, accelerator: Accelerator, options: Options) ->
         contender.name,
         contender.title,
         contender.note,
-        figures(recording, explain(recording, timeline)),
+        figures(recording, explain(recording)),
         alone,
     )
 
