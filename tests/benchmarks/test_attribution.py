@@ -1,5 +1,7 @@
 """Every nanosecond of a window is attributed once."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,26 @@ def test_every_nanosecond_goes_to_one_cause_as_if_counted_one_by_one(window, bus
     assert result.nanoseconds == counted
     assert sum(result.nanoseconds.values()) == result.window == window[1] - window[0]
     assert result.idle == result.window - counted[COMPUTE]
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=2, max_size=6).map(sorted),
+    spans,
+    st.lists(spans, max_size=3),
+    st.lists(spans, max_size=2),
+)
+def test_every_period_is_split_as_if_it_were_the_whole_window(edges, busy, causes, waits):
+    between = [(f"cause {number}", these) for number, these in enumerate(causes)]
+    inside = [(f"wait {number}", these) for number, these in enumerate(waits)]
+    result = attribute(edges, busy, between, inside)
+    assert (result.steps.sum(axis=1) == np.diff(edges)).all()
+    for row, window in zip(result.steps, itertools.pairwise(edges), strict=True):
+        alone = attribute(window, busy, between, inside)
+        assert alone.nanoseconds == dict(zip(result.nanoseconds, row, strict=True))
+        waited = set(range(*window)) & points(busy) & set().union(*map(points, waits))
+        assert alone.share(*(name for name, _ in inside)) * alone.window == pytest.approx(
+            len(waited)
+        )
 
 
 @given(st.data())

@@ -35,7 +35,7 @@ def recording(gaps: list[int], step: int = 10, tokens: int = 100, warmup: int = 
 
 def test_stall_rate_gap_rate_and_goodput_are_the_formulas():
     run = recording([7, 0, 10, 0, 10], tokens=80)
-    result = figures(run, explain(run, None))
+    result = figures(run, explain(run))
     assert result.window_s == pytest.approx(0.060)
     assert result.stall_rate == result.gap_rate == pytest.approx(20 / 60)
     assert result.padding_efficiency == pytest.approx(0.8)
@@ -54,7 +54,7 @@ def test_stall_rate_gap_rate_and_goodput_are_the_formulas():
 
 def test_au_leaves_out_the_first_step_and_counts_the_warm_up():
     run = recording([50, 10, 0, 0], warmup=3)
-    result = figures(run, explain(run, None))
+    result = figures(run, explain(run))
     assert result.stall_rate == 0
     assert result.au == pytest.approx(30 / 40)
 
@@ -63,7 +63,7 @@ def test_a_wait_while_the_device_computes_is_no_stall():
     run = recording([0, 0, 0])
     busy_wait = run.host.copy()
     busy_wait["asked"] -= 9 * MS
-    result = figures(replace(run, host=busy_wait), explain(replace(run, host=busy_wait), None))
+    result = figures(replace(run, host=busy_wait), explain(replace(run, host=busy_wait)))
     assert result.stall_rate == result.gap_rate == 0
 
 
@@ -73,7 +73,7 @@ def test_a_wait_is_split_by_the_way_of_the_batch_it_waited_for():
     since = int(wait["asked"])
     row = (since - 40 * MS, since + 4 * MS, since + 7 * MS, since + 9 * MS)
     other = (since - 90 * MS, since - 80 * MS, since - 70 * MS, since - 60 * MS)
-    parts = explain(run, np.array([row, other], dtype=TIMELINE)).nanoseconds
+    parts = explain(replace(run, timeline=np.array([row, other], dtype=TIMELINE))).nanoseconds
     assert (parts["fetch"], parts["assemble"], parts["queue"]) == (4 * MS, 3 * MS, 3 * MS)
     assert parts["input"] == parts["host"] == 0
 
@@ -84,7 +84,7 @@ def test_idle_time_before_the_wait_is_the_hosts_however_long_the_fetch_took():
     late["asked"][1] += 6 * MS
     since = int(late["asked"][1])
     row = (since - 40 * MS, since + 4 * MS, since + 4 * MS, since + 4 * MS)
-    parts = explain(replace(run, host=late), np.array([row], dtype=TIMELINE)).nanoseconds
+    parts = explain(replace(run, host=late, timeline=np.array([row], dtype=TIMELINE))).nanoseconds
     assert (parts["host"], parts["fetch"]) == (6 * MS, 4 * MS)
 
 
@@ -92,7 +92,7 @@ def test_a_wait_for_a_batch_not_yet_asked_for_is_input_of_no_told_cause():
     run = recording([0, 10])
     since = int(run.host[1]["asked"])
     row = (since + 2 * MS, since + 5 * MS, since + 6 * MS, since + 10 * MS)
-    parts = explain(run, np.array([row], dtype=TIMELINE)).nanoseconds
+    parts = explain(replace(run, timeline=np.array([row], dtype=TIMELINE))).nanoseconds
     assert [parts[c] for c in ("input", "fetch", "assemble", "queue")] == [
         2 * MS,
         3 * MS,
@@ -108,12 +108,12 @@ moments = st.lists(st.integers(0, 500), min_size=4, max_size=4).map(sorted)
 def test_any_timeline_of_any_loader_sums_to_the_window(gaps, rows):
     run = recording(gaps)
     timeline = np.array([tuple(at * MS for at in row) for row in rows], dtype=TIMELINE)
-    parts = explain(run, timeline)
+    parts = explain(replace(run, timeline=timeline))
     assert sum(parts.nanoseconds.values()) == parts.window
     result = figures(run, parts)
     assert sum(result.shares.values()) == pytest.approx(1)
     # Splitting a wait moves nothing into it and nothing out of it.
-    assert result.stall_rate == pytest.approx(figures(run, explain(run, None)).stall_rate)
+    assert result.stall_rate == pytest.approx(figures(run, explain(run)).stall_rate)
 
 
 def test_a_loader_without_evidence_has_one_undivided_cause():
