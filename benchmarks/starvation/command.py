@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from benchmarks.command import guarded
 from benchmarks.environment import environment
@@ -23,6 +24,7 @@ from benchmarks.starvation.accelerator import (
     EmulatedAccelerator,
     pick_accelerator,
 )
+from benchmarks.starvation.compare import compare, read_report
 from benchmarks.starvation.contenders import (
     Contender,
     InlineTokenization,
@@ -32,10 +34,13 @@ from benchmarks.starvation.contenders import (
 )
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
-from benchmarks.starvation.prices import price_of
+from benchmarks.starvation.page import interval
+from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
+from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report, console_table
 from benchmarks.starvation.result import Result
+from benchmarks.starvation.steps import step_table, write_steps
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
@@ -67,6 +72,8 @@ class Options:
     warmup: int | None = None
     seconds: float = 60.0
     workers: int = 0
+    price: float | None = None
+    compare: Path | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -75,8 +82,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StokerError(f"{name} is {value}: it must be at least 1")
-        for name in ("time_scale", "seconds"):
-            if not getattr(self, name) > 0:
+        for name in ("time_scale", "seconds", "price"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise StokerError(f"{name} is {getattr(self, name)}: it must be above 0")
         if self.workers < 0:
             raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
@@ -94,13 +101,15 @@ class Options:
 
 
 def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
-    """Measure every contender; write report.json and report.html into `options.output`.
+    """Measure every contender; write report.json, .html, .md and the steps into `options.output`.
 
     `job`: facts about the job that made the data, for the page.
 
     Raises:
-        StokerError: no such dataset or text; fewer samples than one batch.
+        StokerError: no such dataset or text; fewer samples than one batch; no such older report.
     """
+    # Before anything is measured: a wrong file should not cost minutes.
+    older = None if options.compare is None else read_report(options.compare)
     dataset = open_dataset(options.data)
     profile = PROFILES[options.profile]
     vocabulary = dataset.manifest.tokenizer.vocab_size
@@ -109,11 +118,11 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     )
     with closing(accelerator):
         contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        results = tuple(measure(each, accelerator, options) for each in contenders)
+        measured = [measure(each, accelerator, options) for each in contenders]
     report = Report(
         accelerator=accelerator.title,
         emulated=accelerator.emulated,
-        results=results,
+        results=tuple(result for result, _ in measured),
         left_out=left_out,
         device=describe_device(accelerator, profile, options),
         data=describe_data(dataset, options),
@@ -121,9 +130,10 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         environment=environment(),
         cards=options.cards,
         job=job or {},
-        price=price_of(options.profile) if accelerator.emulated else None,
+        price=find_price(options, emulated=accelerator.emulated),
     )
-    report.write(options.output)
+    report.write(options.output, older)
+    write_steps([table for _, table in measured], options.output)
     return report
 
 
@@ -159,28 +169,24 @@ def make_contenders(
     return [*contenders, inline], {}
 
 
-def measure(contender: Contender, accelerator: Accelerator, options: Options) -> Result:
-    """Run one contender in the loop, seed by seed, then alone."""
+def measure(
+    contender: Contender, accelerator: Accelerator, options: Options
+) -> tuple[Result, pa.Table]:
+    """Run one contender in the loop, seed by seed, then alone; its result and its steps."""
     plan = Plan(options.steps, options.warmup, options.seconds)
     recordings = []
-    with tqdm(
-        total=options.seeds * (options.steps + plan.allowance),
-        desc=contender.title,
-        unit="step",
-        leave=False,
-        disable=None,
-    ) as bar:
+    with Progress(contender.title, options.seeds * (options.steps + plan.allowance)) as progress:
         for seed in range(options.seeds):
             # The run before is let go first, with its threads and processes.
             batches: Iterator[Batch] = iter(())
             recording, batches = record(
-                contender.open, accelerator, plan, lambda _: bar.update(), seed
+                lambda: progress.watch(contender.open()), accelerator, plan, progress.step, seed
             )
             recordings.append(replace(recording, timeline=contender.timeline()))
-        bar.set_description(f"{contender.title}, unthrottled")
+        progress.now(f"{contender.title}, unthrottled")
         alone = unthrottled(batches) if contender.bounded else None
     del batches
-    return merge(
+    result = merge(
         contender.name,
         contender.title,
         contender.note,
@@ -188,6 +194,31 @@ def measure(contender: Contender, accelerator: Accelerator, options: Options) ->
         unthrottled_tokens_per_s=alone,
         bounded=contender.bounded,
     )
+    return result, step_table(contender.name, recordings)
+
+
+def find_price(options: Options, *, emulated: bool) -> Price | None:
+    """What the node costs: as chosen, else that of the profile's, else nobody knows."""
+    known = price_of(options.profile) if emulated else None
+    if options.price is None:
+        return known
+    node = known or Price("this node", options.price, options.cards)
+    return replace(node, usd_per_hour=options.price, source="--price", date="given")
+
+
+def compared(older: Mapping[str, Any], report: Report) -> str:
+    """The comparison in lines: what is more than noise, and what it can't be trusted for."""
+    found = compare(older, report)
+    lines = [found.verdict]
+    lines += [
+        f"  {change.judgement}: {change.contender} {change.figure}"
+        f" {interval(change.figure, change.old)} -> {interval(change.figure, change.new)}"
+        for change in found.changes
+        if change.judgement != "noise"
+    ]
+    lines += [f"  careful: {doubt}" for doubt in found.doubts]
+    lines += [f"  not the same: {n}: {a} -> {b}" for n, (a, b) in found.conditions.items()]
+    return "\n".join(lines)
 
 
 def describe_device(accelerator: Accelerator, profile: Profile, options: Options) -> dict[str, str]:
@@ -269,7 +300,20 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
-    _add(parser, "--output", "folder for report.json and report.html", Path("report"), type=Path)
+    _add(
+        how,
+        "--price",
+        "US dollars an hour of the node (default: the profile's, on demand)",
+        type=float,
+    )
+    _add(
+        parser,
+        "--output",
+        "folder for the report: json, html, md, parquet",
+        Path("report"),
+        type=Path,
+    )
+    _add(parser, "--compare", "an older report.json: better, worse or noise?", type=Path)
     return parser
 
 
@@ -288,6 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = Options(**chosen | {"text": tuple(chosen["text"] or ())})
         report = run(options)
         print(f"\n{report.verdict}\n\n{console_table(report)}\n")
-        print(f"{options.output / 'report.html'}\n{options.output / 'report.json'}")
+        if options.compare is not None:
+            print(compared(read_report(options.compare), report) + "\n")
+        for name in ("report.html", "report.md", "report.json", "steps.parquet"):
+            print(options.output / name)
 
     return guarded("starvation", work)

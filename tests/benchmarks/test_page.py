@@ -229,6 +229,13 @@ def test_the_json_has_a_version_the_verdict_and_every_figure(tmp_path):
     assert page.read_text().startswith("<!doctype html>")
 
 
+def test_a_name_that_is_no_text_is_written_too(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    written = replace(report(), data={"dataset": name}).write(tmp_path)
+    assert [path.name for path in written] == ["report.json", "report.html", "report.md"]
+    assert all("caf" in path.read_text(encoding="utf-8") for path in written)
+
+
 def test_the_console_table_has_a_column_a_contender_and_says_who_is_missing():
     table = console_table(replace(report(), left_out={"inline tokenization": "no text was given"}))
     assert re.search(r"starved +0 % +0.02 % +41 %", table)
