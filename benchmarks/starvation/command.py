@@ -34,11 +34,10 @@ from benchmarks.starvation.contenders import (
 )
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
-from benchmarks.starvation.page import interval
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.progress import Progress
-from benchmarks.starvation.report import Report, console_table
+from benchmarks.starvation.report import Report, console_table, interval
 from benchmarks.starvation.result import Result
 from benchmarks.starvation.steps import step_table, write_steps
 from pipelines.options import ReadOptions
@@ -300,19 +299,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
-    _add(
-        how,
-        "--price",
-        "US dollars an hour of the node (default: the profile's, on demand)",
-        type=float,
-    )
-    _add(
-        parser,
-        "--output",
-        "folder for the report: json, html, md, parquet",
-        Path("report"),
-        type=Path,
-    )
+    _add(how, "--price", "US dollars an hour of the node (default: the profile's)", type=float)
+    _add(parser, "--output", "folder for report.html and the rest", Path("report"), type=Path)
     _add(parser, "--compare", "an older report.json: better, worse or noise?", type=Path)
     return parser
 
