@@ -6,6 +6,7 @@ its last callback after that. A loader with a `timeline()` says what the wait wa
 
 from __future__ import annotations
 
+from typing import Any
 
 from benchmarks.starvation.causes import CHECKPOINT, HOST
 from benchmarks.starvation.monitor import StarvationMonitor
