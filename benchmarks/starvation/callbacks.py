@@ -52,7 +52,7 @@ def trainer_callback(monitor: StarvationMonitor[Any]) -> Any:
     except ImportError as error:
         raise StokerError("a Trainer callback needs transformers: pip install it") from error
 
-    class Callback(_Steps, TrainerCallback):  # type: ignore[misc]
+    class Callback(_Steps, TrainerCallback):
         """See `trainer_callback`."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -93,7 +93,7 @@ def lightning_callback(monitor: StarvationMonitor[Any]) -> Any:
     except ImportError as error:
         raise StokerError("a Lightning callback needs lightning: pip install it") from error
 
-    class Callback(_Steps, LightningCallback):  # type: ignore[misc]
+    class Callback(_Steps, LightningCallback):
         """See `lightning_callback`."""
 
         def on_train_start(self, trainer: Any, module: Any) -> None:

@@ -275,4 +275,4 @@ def _sizes(batch: Any) -> tuple[int, int | torch.Tensor, int]:
 
 def _cpu_seconds() -> float:
     times = psutil.Process().cpu_times()
-    return times.user + times.system + times.children_user + times.children_system
+    return float(times.user + times.system + times.children_user + times.children_system)

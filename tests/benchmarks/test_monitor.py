@@ -156,7 +156,7 @@ def test_watching_costs_microseconds_a_step():
     assert np.min(costs) < 0.005 * 20 * MS
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_cuda_a_wait_behind_queued_work_is_no_stall():
     a = torch.randn(4096, 4096, device="cuda")
     with StarvationMonitor([BATCH] * 100) as monitor:
