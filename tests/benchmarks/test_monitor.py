@@ -85,6 +85,24 @@ def test_a_garbage_collection_inside_a_step_is_named():
     assert result.counters["gc_collections"] >= 6
 
 
+def test_what_it_says_so_far_sums_up_and_is_near_what_the_report_says():
+    shares = []
+    with StarvationMonitor(batches(STEPS, 3, []), device="cpu") as monitor:
+        for _ in monitor:
+            spent(3)
+            with monitor.span("checkpoint"):
+                spent(1)
+            now = monitor.so_far()
+            assert sum(now.causes.values()) == now.window_ns
+            shares.append(now.causes.get("input", 0) / max(1, now.window_ns))
+    now = monitor.so_far()
+    assert now.steps == STEPS - 1
+    result = monitor.report().results[0]
+    for cause in ("input", "compute", "checkpoint"):
+        assert now.causes[cause] / now.window_ns == pytest.approx(result.share(cause), abs=0.1)
+    assert shares[-1] > 0.2
+
+
 def test_only_known_causes_can_be_marked():
     with (
         StarvationMonitor([1]) as monitor,
