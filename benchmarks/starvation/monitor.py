@@ -71,6 +71,7 @@ class StarvationMonitor(Generic[B]):
         self._spans: list[tuple[str, int, int]] = []
         self._host_spans: list[tuple[str, int, int]] = []
         self._asked = self._entered = 0
+        self._epochs: list[int] = []
         self._started: int | None = None
         self._marks: Marks | None = None
         self._recording: Recording | None = None
@@ -99,6 +100,8 @@ class StarvationMonitor(Generic[B]):
     def __iter__(self) -> Iterator[B]:
         """The batches of one epoch of the loader."""
         try:
+            if self._rows:
+                self._epochs.append(len(self._rows))
             self.ask()
             for batch in self.loader:
                 self.begin_step(batch)
@@ -252,6 +255,7 @@ class StarvationMonitor(Generic[B]):
             separable=ranks == 1 or any(cause == COMMUNICATION for cause, *_ in marked),
             # A device goes on computing while the host collects garbage.
             cut=(H2D, CHECKPOINT, HOST, GC) if on_host else (H2D, CHECKPOINT, HOST),
+            epochs=tuple(each for each in self._epochs if each < len(steps)),
             overhead_ns=self.overhead_ns,
         )
 

@@ -131,6 +131,9 @@ def test_a_loop_that_is_left_and_entered_again_goes_on_in_the_same_record():
     run = monitor.recording()
     assert len(run.host) == 14
     # What the loop does between epochs is its own, not its loader's.
+    assert run.epochs == (4,)
+    result = monitor.report().results[0]
+    assert (result.epoch_edge_gap_ms is not None) == (run.warmup <= 4)
     assert run.host["asked"][4] - run.trace.steps["end"][3] >= 5 * MS
 
 
