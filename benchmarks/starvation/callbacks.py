@@ -1,7 +1,7 @@
 """The monitor in loops that frameworks own: as a callback of HF Trainer and of Lightning.
 
 Neither tells when it asks for a batch. Asked is taken to be when it had done with the step before:
-its last callback after that. A loader with a `timeline()` says what the wait was for.
+its last callback after that. A loader with a `timeline()` says what the batch waited for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prometheus metrics of a loader and a monitor while they run; nothing is served unless asked for.
 
-Waits in next() are an upper bound of starvation: one while the device still has work is none. The
-monitor's report, at the end, tells the two apart.
+A loader's waits in next() are an upper bound of starvation: one while the device still has work is
+none. A monitor tells the two apart, roughly while it runs and exactly in its report.
 
 with serve(loader=loader, monitor=monitor, port=9405):
     for batch in monitor: ...
@@ -21,7 +21,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from benchmarks.starvation.causes import ASSEMBLE, FETCH, INPUT, QUEUE
+from benchmarks.starvation.causes import ASSEMBLE, FETCH, INPUT, INPUT_CAUSES, QUEUE
+from benchmarks.starvation.running import SoFar
 
 LOOPBACK = "127.0.0.1"
 
@@ -56,12 +57,10 @@ class Loader(Protocol):
 class Monitor(Protocol):
     """`StarvationMonitor`, while its block runs."""
 
-    waited_ns: int
     overhead_ns: int
 
-    @property
-    def steps(self) -> int:
-        """Steps that are over."""
+    def so_far(self) -> SoFar:
+        """The window up to now; called from another thread."""
 
 
 class _Reading(Collector):
@@ -135,12 +134,27 @@ def _of_loader(stats: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _of_monitor(monitor: Monitor) -> Iterator[Metric]:
+    window = monitor.so_far()
     for name, meaning, value in (
-        ("steps", "steps that are over", monitor.steps),
-        ("wait_seconds", "seconds that the loop stood in next()", monitor.waited_ns / 1e9),
+        ("steps", "steps that are over", window.steps),
+        ("window_seconds", "seconds that they took", window.window_ns / 1e9),
         ("overhead_seconds", "seconds that watching took", monitor.overhead_ns / 1e9),
     ):
-        yield CounterMetricFamily(f"stoker_monitor_{name}", meaning, value=value)
+        yield CounterMetricFamily(f"stoker_starvation_{name}", meaning, value=value)
+    causes = CounterMetricFamily(
+        "stoker_starvation_seconds",
+        "seconds of the window by cause; they sum to the window",
+        labels=["cause"],
+    )
+    for cause, nanoseconds in window.causes.items():
+        causes.add_metric([cause], nanoseconds / 1e9)
+    yield causes
+    stalled = sum(window.causes.get(cause, 0) for cause in INPUT_CAUSES)
+    yield GaugeMetricFamily(
+        "stoker_starvation_stall_ratio",
+        "share of the window that the device waited for input, 0 to 1",
+        value=stalled / max(1, window.window_ns),
+    )
 
 
 @contextmanager

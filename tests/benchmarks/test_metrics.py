@@ -72,13 +72,19 @@ def test_a_wait_is_split_where_its_batch_changed_hands_and_counted_once():
     assert said == pytest.approx({"fetch": 10e-9, "assemble": 30e-9, "queue": 20e-9, "input": 4e-8})
 
 
-def test_a_monitor_tells_its_steps_and_waits(loader):
+def test_a_monitor_tells_its_window_by_cause_and_they_sum_to_it(loader):
     with StarvationMonitor(loader, name="mine") as monitor, serve(monitor=monitor) as address:
-        list(islice(monitor, 6))
-        seen = scrape(address)
-        assert seen["stoker_monitor_steps_total"] == monitor.steps > 4
-        assert seen["stoker_monitor_wait_seconds_total"] == monitor.waited_ns / 1e9 > 0
-        assert seen["stoker_monitor_overhead_seconds_total"] == monitor.overhead_ns / 1e9
+        for _ in islice(monitor, 6):
+            pass
+        seen, window = scrape(address), monitor.so_far()
+        assert seen["stoker_starvation_steps_total"] == window.steps > 3
+        whole = seen["stoker_starvation_window_seconds_total"]
+        assert whole == window.window_ns / 1e9 > 0
+        parts = [v for name, v in seen.items() if name.startswith("stoker_starvation_seconds_")]
+        assert sum(parts) == pytest.approx(whole)
+        stalled = seen["stoker_starvation_seconds_total{input}"]
+        assert seen["stoker_starvation_stall_ratio"] == pytest.approx(stalled / whole)
+        assert seen["stoker_starvation_overhead_seconds_total"] == monitor.overhead_ns / 1e9
 
 
 def test_every_metric_that_the_dashboard_asks_for_is_scraped(loader, repository):
