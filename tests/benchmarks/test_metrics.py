@@ -11,8 +11,9 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
-from torch.utils.data import StackDataset
+from torch.utils.data import TensorDataset
 
 from benchmarks.starvation.metrics import COUNTED, WaitsByCause, serve
 from benchmarks.starvation.monitor import StarvationMonitor
@@ -94,6 +95,7 @@ def test_every_metric_that_the_dashboard_asks_for_is_scraped(loader, repository)
                 if one["type"] == "query"]  # fmt: skip
     asked = {name for query in queries for name in re.findall(r"\bstoker_\w+", query)}
     with StarvationMonitor(loader) as monitor, serve(loader=loader, monitor=monitor) as address:
+        list(islice(monitor, 4))
         seen = {name.partition("{")[0] for name in scrape(address)}
     assert len(asked) > 10
     assert asked - seen == set()
@@ -111,7 +113,7 @@ def test_only_this_machine_can_scrape_and_nobody_once_it_is_over(loader):
 
 
 def test_a_foreign_loader_has_the_metrics_it_knows():
-    plain = DataLoader(StackDataset([1, 2, 3]))
+    plain = DataLoader(TensorDataset(torch.arange(3)))
     list(plain)
     with serve(loader=plain) as address:
         seen = scrape(address)
