@@ -63,9 +63,9 @@ def test_a_comparison_is_a_table_of_judgements():
 
 @given(st.text())
 def test_any_text_is_read_as_it_is(given):
-    seen = html.unescape(re.sub(r"<!--.*?-->|</?p>", "", READER.render(f"x{text(given)}x"))).strip()
+    seen = html.unescape(re.sub(r"<!--.*?-->|</?p>", "", READER.render(text(given)))).strip()
     line = " ".join(given.split())
-    assert seen == "".join(c if c.isprintable() else "\ufffd" for c in f"x{line}x")
+    assert seen == "".join(c if c.isprintable() else "\ufffd" for c in line)
 
 
 def test_hostile_names_make_no_markup():
