@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.starvation.causes import CAUSES
@@ -162,6 +162,7 @@ def test_no_gap_is_thinned_away():
     assert line["x"][worst] == pytest.approx(600.1)
 
 
+@example([float(length) for length in range(5003)])
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=5000))
 @settings(max_examples=50)
 def test_the_curve_of_gaps_counts_those_that_are_longer(lengths):
