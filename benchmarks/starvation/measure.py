@@ -84,17 +84,17 @@ def record(
     ends: list[int] = []
     opened = time.perf_counter_ns()
     batches = open_batches()
-    watch, overhead = Watch(), 0
+    watch, overhead, worked = Watch(), 0, 0
     cpu, cpu_from = _cpu_seconds(), opened
     watch.start()
     try:
         while not ends or not plan.over(ends, opened):
+            overhead += time.thread_time_ns() - worked if ends else 0
             asked = time.perf_counter_ns()
-            overhead += asked - ends[-1] if ends else 0
             batch = next(batches)
             got = time.perf_counter_ns()
             handed = accelerator.submit(batch)
-            submitted = time.perf_counter_ns()
+            submitted, worked = time.perf_counter_ns(), time.thread_time_ns()
             del batch
             rows.append((asked, got, handed or submitted, submitted))
             ends.append(submitted)

@@ -159,26 +159,26 @@ class StarvationMonitor(Generic[B]):
 
     def begin_step(self, batch: object) -> None:
         """The loop has got `batch`; likewise."""
-        got = time.perf_counter_ns()
+        got, worked = time.perf_counter_ns(), time.thread_time_ns()
         if self._marks is None or self._full or self._started is not None:
             return
         self._rows.append((self._asked or got, got))
         self._sizes.append(_sizes(batch))
         self._asked = 0
         self._started = self._marks.mark()
-        self.overhead_ns += time.perf_counter_ns() - got
+        self.overhead_ns += time.thread_time_ns() - worked
 
     def end_step(self) -> None:
         """What is to be done with the batch is done, or enqueued; likewise."""
         if self._started is None or self._marks is None:
             return
-        over = time.perf_counter_ns()
+        over, worked = time.perf_counter_ns(), time.thread_time_ns()
         self._bounds.append((self._started, self._marks.mark()))
         self._started = None
         self._ends.append(over)
         self._watch.step(len(self._bounds) - 1)
         self._running.add(self._marks.known, self._bounds, self._rows, self._spans)
-        self.overhead_ns += time.perf_counter_ns() - over
+        self.overhead_ns += time.thread_time_ns() - worked
 
     def recording(self) -> Recording:
         """What was seen by this rank.

@@ -63,7 +63,8 @@ class Recording:
     from one that keeps nothing. `separable`: False where a step of several ranks doesn't show when
     it waited for them. `cut`: causes whose spans are no part of a step, where a step is all that
     the loop does between two batches. `epochs`: steps with an epoch's first batch, but for the
-    very first. `overhead_ns`: what writing all this took.
+    very first. `overhead_ns`: CPU time of the loop's thread that writing all
+    this took.
     """
 
     host: np.ndarray

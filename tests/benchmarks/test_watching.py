@@ -34,7 +34,7 @@ def test_collections_of_any_thread_are_spans():
 
 
 def test_pages_that_were_read_from_disk_are_counted_at_their_step(repository: Path) -> None:
-    watch = Watch()
+    watch = Watch(every_ns=0)
     # On the repository's disk: where temporary files live in memory, none is ever read.
     with tempfile.TemporaryFile(dir=repository) as file:
         file.write(bytes(64 * mmap.PAGESIZE))
