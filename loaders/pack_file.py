@@ -129,7 +129,7 @@ def _parse(data: bytes) -> tuple[dict[str, Any], Ints]:
     if column.type != pa.int64() or column.null_count:
         raise ValueError(f"{_TOKEN} is {column.type}")
     about = json.loads((batch.schema.metadata or {})[_ABOUT])
-    return about, cast(Ints, column.to_numpy(zero_copy_only=True))
+    return about, cast(Ints, np.from_dlpack(column))
 
 
 def _checked(about: dict[str, Any], token: Ints, key: PackKey, stream: Stream) -> PackPlan:

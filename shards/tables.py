@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,12 +100,13 @@ def uint_column(batch: pa.RecordBatch, name: str, dtype: str, where: str) -> npt
     index = batch.schema.get_field_index(name)
     if index < 0 or str(batch.schema.field(index).type) != dtype or batch.column(index).null_count:
         raise DatasetError(f"{where}: no column {name} of {dtype} without nulls")
-    values = batch.column(index).to_numpy(zero_copy_only=True)
+    # Not to_numpy(): it imports pandas where there is one, half a second before a first batch.
+    values: npt.NDArray[Any] = np.from_dlpack(batch.column(index))
     if name.endswith("xxh3"):
-        return values  # type: ignore[no-any-return]
+        return values
     if len(values) and values.max() >= 1 << 62:
         raise DatasetError(f"{where}: column {name} holds {values.max()}")
-    return values.astype(np.int64)  # type: ignore[no-any-return]
+    return values.astype(np.int64)
 
 
 @dataclass

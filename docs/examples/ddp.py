@@ -59,6 +59,7 @@ def main() -> None:
             torch.save(state, checkpoint.with_suffix(".new"))
             os.replace(checkpoint.with_suffix(".new"), checkpoint)
     dist.barrier()
+    del model  # before its group: ended by DDP, gloo's threads can wait for the GIL for ever
     dist.destroy_process_group()
 
 

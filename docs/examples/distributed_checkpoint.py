@@ -63,6 +63,14 @@ def reader(uri: str) -> Any:
     return FileSystemReader(uri)
 
 
+def everything(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: TokenBatches
+) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    weights, moments = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": moments, "dataloader": batches}
+
+
 def main() -> None:
     """Train up to `--steps`; `--batch-size` is that of all ranks together."""
     parser = arguments(__doc__)
@@ -76,13 +84,9 @@ def main() -> None:
     model = DistributedDataParallel(TinyForCausalLM(options.data, options.output))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-    def everything() -> dict[str, Any]:
-        weights, moments = get_state_dict(model, optimizer)
-        return {"model": weights, "optimizer": moments, "dataloader": batches}
-
     step = options.resume_at
     if step:
-        saved = everything()
+        saved = everything(model, optimizer, batches)
         load(saved, storage_reader=reader(f"{options.checkpoints}/step-{step}"))
         set_state_dict(
             model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"]
@@ -94,7 +98,11 @@ def main() -> None:
         optimizer.zero_grad()
         step += 1
         if step % options.save_every == 0:
-            save(everything(), storage_writer=writer(f"{options.checkpoints}/step-{step}"))
+            save(
+                everything(model, optimizer, batches),
+                storage_writer=writer(f"{options.checkpoints}/step-{step}"),
+            )
+    del model  # before its group: ended by DDP, gloo's threads can wait for the GIL for ever
     dist.destroy_process_group()
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from loaders import TokenDataset
 from tests.datasets import write_dataset
 from tests.loaders.support import token_loader
+from tests.pipelines.processes import process
 
 SEQ_LEN = 32
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -55,18 +55,11 @@ def environment() -> dict[str, str]:
 
 
 def run(example: str, *arguments: object, ranks: int = 0) -> str:
-    """Runs it to its end; what it wrote to the terminal."""
-    answer = subprocess.run(
-        command(example, *arguments, ranks=ranks),
-        cwd=REPOSITORY,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=280,
-    )
-    assert answer.returncode == 0, answer.stdout[-6000:]
-    return answer.stdout
+    """Runs it to its end, or ends it with all its ranks; what it wrote to the terminal."""
+    with process(command(example, *arguments, ranks=ranks), environment(), REPOSITORY) as child:
+        output, errors = child.communicate(timeout=280)
+    assert child.returncode == 0, (output + errors)[-6000:]
+    return output + errors
 
 
 def given(output: Path, rank: int = 0, *, training: bool = True) -> list[Batch]:

@@ -2,7 +2,10 @@
 
 import logging
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -253,3 +256,22 @@ def test_a_dataset_whose_job_has_not_ended_is_told_by_its_plan(
         (folder / "plan.json").write_text("{}")
         with pytest.raises(DatasetError, match=r"plan\.json and no manifest\.json yet, .* job"):
             TokenDataset(uri, SEQ_LEN)
+
+
+# In a process of its own, where nothing else has imported it.
+FIRST_BATCHES = """
+import sys
+from loaders import DataLoader, TokenDataset
+for options in ({}, {"document_mask": True}, {"packing": "best_fit"}):
+    next(iter(DataLoader(TokenDataset(sys.argv[1], 64, **options), batch_size=8, shuffle=True)))
+sys.exit("pandas" in sys.modules)
+"""
+
+
+def test_the_first_batch_waits_for_no_import_of_pandas(tmp_path: Path) -> None:
+    assert find_spec("pandas"), "it has to be there to be imported"
+    uri = token_dataset(str(tmp_path / "tokens"), TOKENS, seq_len=SEQ_LEN).uri
+    make_packs(uri, SEQ_LEN, packing="best_fit")
+    command = [sys.executable, "-c", FIRST_BATCHES, uri]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
