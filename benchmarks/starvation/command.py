@@ -155,13 +155,16 @@ def make_contenders(
 def measure(contender: Contender, accelerator: Accelerator, options: Options) -> Result:
     """Run one contender in the loop, then alone."""
     plan = Plan(options.steps, options.warmup, options.seconds)
-    with tqdm(
-        total=options.warmup + options.steps,
-        desc=contender.title,
-        unit="step",
-        leave=False,
-        disable=None,
-    ) as bar:
+    with (
+        contender.ready(),
+        tqdm(
+            total=options.warmup + options.steps,
+            desc=contender.title,
+            unit="step",
+            leave=False,
+            disable=None,
+        ) as bar,
+    ):
         recording, batches = record(contender.open, accelerator, plan, lambda _: bar.update())
         recording = replace(recording, timeline=contender.timeline())
         bar.set_description(f"{contender.title}, unthrottled")
