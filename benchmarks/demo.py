@@ -149,6 +149,7 @@ def starvation_options(
         batch_size=batch_size,
         seq_len=seq_len,
         steps=STEPS,
+        seeds=1,
         warmup=WARMUP,
         seconds=SECONDS,
     )

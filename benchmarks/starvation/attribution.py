@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.starvation.causes import COMPUTE, HOST
+from benchmarks.starvation.causes import COMMUNICATION, COMPUTE, HOST, STRAGGLER
 
 Intervals = np.ndarray
 
@@ -21,14 +21,15 @@ class Attribution:
     """Nanoseconds of a window by cause, in the order of asking; they sum to `window`.
 
     `compute` first, then what was going on inside steps, then the causes between them, then `host`:
-    idle time that no span covers. `busy`: the steps' own time, waits inside them included. `steps`:
-    int64 [periods, causes], the same for each period between two edges; a row sums to its period.
+    idle time that no span covers. `steps`: int64 [periods, causes], the same for each period
+    between two edges; a row sums to its period. `working`: int64 [periods], the steps' own time,
+    waits inside them included.
     """
 
     window: int
     nanoseconds: dict[str, int]
-    busy: int
     steps: np.ndarray
+    working: np.ndarray
 
     def share(self, *causes: str) -> float:
         """The part of the window, 0 to 1, that these causes took together."""
@@ -37,7 +38,19 @@ class Attribution:
     @property
     def idle(self) -> int:
         """Nanoseconds of the window between steps."""
-        return self.window - self.busy
+        return self.window - int(self.working.sum())
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """int64 [periods]: nanoseconds of each period between steps."""
+        inside: np.ndarray = self.steps.sum(axis=1) - self.working
+        return inside
+
+    @property
+    def own(self) -> np.ndarray:
+        """int64 [periods]: nanoseconds of each period that did not go into waiting for ranks."""
+        rest: np.ndarray = self.steps.sum(axis=1) - self.column(COMMUNICATION, STRAGGLER)
+        return rest
 
     def column(self, *causes: str) -> np.ndarray:
         """int64 [periods]: nanoseconds of each period that these causes took together."""
@@ -55,7 +68,7 @@ class Attribution:
         taken = np.clip(nanoseconds, 0, columns[origin])
         columns[origin] = columns[origin] - taken
         columns[to] = columns[to] + taken
-        return _summed(self.window, self.busy, columns)
+        return _summed(self.window, self.working, columns)
 
 
 def attribute(
@@ -64,11 +77,7 @@ def attribute(
     spans: Sequence[tuple[str, Intervals]],
     inside: Sequence[tuple[str, Intervals]] = (),
 ) -> Attribution:
-    """Split the window between the first and last of `edges` into compute and causes.
-
-    Time in `busy` goes to the first span of `inside` that covers it, else to compute; all other
-    time to its first span of `spans`, else to the host. A cause may come twice; its parts are
-    added.
+    """Count what `split` gives for the window between the first and last of `edges`.
 
     Raises:
         ValueError: edges that are not in order.
@@ -77,35 +86,51 @@ def attribute(
     if (np.diff(at) < 0).any():
         wrong = int(np.diff(at).min())
         raise ValueError(f"a window of {wrong} ns: it must not end before it starts")
-    whole = np.array([[at[0], at[-1]]], dtype=np.int64)
-    idle = subtract(whole, busy)
-    working = subtract(whole, idle)
-    window = int(at[-1] - at[0])
-    columns = {COMPUTE: np.zeros(len(at) - 1, dtype=np.int64)}
-    busy_ns = length(working)
-    for cause, these in inside:
-        working = _take(columns, cause, working, these, at)
-    columns[COMPUTE] += within(working, at)
+    window = (int(at[0]), int(at[-1]))
+    columns: dict[str, np.ndarray] = {}
+    for cause, pieces in split(window, busy, spans, inside):
+        columns[cause] = columns.get(cause, 0) + within(pieces, at)
+    working = within(_shared(np.array([window]), busy), at)
+    return _summed(window[1] - window[0], working, columns)
+
+
+def split(
+    window: tuple[int, int],
+    busy: Intervals,
+    spans: Sequence[tuple[str, Intervals]],
+    inside: Sequence[tuple[str, Intervals]] = (),
+) -> list[tuple[str, Intervals]]:
+    """`window` in pieces by cause: disjoint, and together all of it. A cause may come twice.
+
+    Time in `busy` goes to the first span of `inside` that covers it, else to compute; all other
+    time to its first span of `spans`, else to the host.
+    """
+    whole = np.array([window], dtype=np.int64)
+    working, waits = _claimed(_shared(whole, busy), inside)
+    idle, causes = _claimed(subtract(whole, busy), spans)
+    return [(COMPUTE, working), *waits, *causes, (HOST, idle)]
+
+
+def _claimed(
+    rest: Intervals, spans: Sequence[tuple[str, Intervals]]
+) -> tuple[Intervals, list[tuple[str, Intervals]]]:
+    """What none of `spans` covers, and what each covers that none before it does."""
+    claimed = []
     for cause, these in spans:
-        idle = _take(columns, cause, idle, these, at)
-    _take(columns, HOST, idle, whole, at)
-    return _summed(window, busy_ns, columns)
+        left = subtract(rest, these)
+        claimed.append((cause, subtract(rest, left)))
+        rest = left
+    return rest, claimed
 
 
-def _take(
-    columns: dict[str, np.ndarray], cause: str, rest: Intervals, these: Intervals, at: np.ndarray
-) -> Intervals:
-    """Count what of `rest` lies in `these` as `cause`; what is left over."""
-    left = subtract(rest, these)
-    none = np.zeros(len(at) - 1, dtype=np.int64)
-    columns[cause] = columns.get(cause, none) + within(rest, at) - within(left, at)
-    return left
+def _shared(spans: Intervals, others: Intervals) -> Intervals:
+    return subtract(spans, subtract(spans, others))
 
 
-def _summed(window: int, busy: int, columns: dict[str, np.ndarray]) -> Attribution:
+def _summed(window: int, working: np.ndarray, columns: dict[str, np.ndarray]) -> Attribution:
     steps = np.stack(list(columns.values()), axis=1)
     totals = {cause: int(column.sum()) for cause, column in columns.items()}
-    return Attribution(window, totals, busy, steps)
+    return Attribution(window, totals, steps, working)
 
 
 def within(spans: Intervals, edges: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,12 @@ from tqdm import tqdm
 
 from benchmarks.command import guarded
 from benchmarks.environment import environment
-from benchmarks.starvation.accelerator import Accelerator, EmulatedAccelerator, pick_accelerator
+from benchmarks.starvation.accelerator import (
+    Accelerator,
+    Batch,
+    EmulatedAccelerator,
+    pick_accelerator,
+)
 from benchmarks.starvation.contenders import (
     Contender,
     InlineTokenization,
@@ -25,9 +30,9 @@ from benchmarks.starvation.contenders import (
     Stoker,
     find_units,
 )
-from benchmarks.starvation.evidence import explain
-from benchmarks.starvation.figures import figures
 from benchmarks.starvation.measure import Plan, record, unthrottled
+from benchmarks.starvation.merge import merge
+from benchmarks.starvation.prices import price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.report import Report, console_table
 from benchmarks.starvation.result import Result
@@ -43,7 +48,7 @@ class Options:
     """What a run is asked to do; the fields are the command's options of the same name.
 
     `text`: what `data` was made of, as `pipelines.tokenize --input` takes it; () leaves the inline
-    contender out. `seq_len` and `batch_size`: None takes the profile's.
+    contender out. `seq_len` and `batch_size`: None takes the profile's. `warmup`: None finds it.
     """
 
     data: str
@@ -58,14 +63,15 @@ class Options:
     seq_len: int | None = None
     batch_size: int | None = None
     steps: int = 200
-    warmup: int = 20
+    seeds: int = 3
+    warmup: int | None = None
     seconds: float = 60.0
     workers: int = 0
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
-        for name in ("seq_len", "batch_size", "cards", "steps", "warmup"):
+        for name in ("seq_len", "batch_size", "cards", "steps", "seeds", "warmup"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StokerError(f"{name} is {value}: it must be at least 1")
@@ -115,6 +121,7 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         environment=environment(),
         cards=options.cards,
         job=job or {},
+        price=price_of(options.profile) if accelerator.emulated else None,
     )
     report.write(options.output)
     return report
@@ -153,29 +160,36 @@ def make_contenders(
 
 
 def measure(contender: Contender, accelerator: Accelerator, options: Options) -> Result:
-    """Run one contender in the loop, then alone."""
+    """Run one contender in the loop, seed by seed, then alone."""
     plan = Plan(options.steps, options.warmup, options.seconds)
+    recordings = []
     with (
         contender.ready(),
         tqdm(
-            total=options.warmup + options.steps,
+            total=options.seeds * (options.steps + plan.allowance),
             desc=contender.title,
             unit="step",
             leave=False,
             disable=None,
         ) as bar,
     ):
-        recording, batches = record(contender.open, accelerator, plan, lambda _: bar.update())
-        recording = replace(recording, timeline=contender.timeline())
+        for seed in range(options.seeds):
+            # The run before is let go first, with its threads and processes.
+            batches: Iterator[Batch] = iter(())
+            recording, batches = record(
+                contender.open, accelerator, plan, lambda _: bar.update(), seed
+            )
+            recordings.append(replace(recording, timeline=contender.timeline()))
         bar.set_description(f"{contender.title}, unthrottled")
         alone = unthrottled(batches) if contender.bounded else None
     del batches
-    return Result(
+    return merge(
         contender.name,
         contender.title,
         contender.note,
-        figures(recording, explain(recording)),
-        alone,
+        recordings,
+        unthrottled_tokens_per_s=alone,
+        bounded=contender.bounded,
     )
 
 
@@ -214,7 +228,8 @@ def describe_setup(options: Options) -> dict[str, str]:
     batch_size, seq_len = options.shape
     return {
         "batch": f"{batch_size} x {seq_len} tokens",
-        "steps": f"{options.steps} after {options.warmup} of warm-up",
+        "steps": f"{options.steps} after {options.warmup or 'as many as it takes'} of warm-up",
+        "seeds": str(options.seeds),
         "at most": f"{options.seconds:g} s a contender",
         "inline workers": str(options.inline_workers),
     }
@@ -253,7 +268,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--seq-len", "tokens a sample (default: the profile's)", type=int)
     _add(how, "--batch-size", "samples a step (default: the profile's, for each card)", type=int)
     _add(how, "--steps", "steps measured", 200, type=int)
-    _add(how, "--warmup", "steps before the window opens", 20, type=int)
+    _add(how, "--seeds", "times that each contender is measured", 3, type=int)
+    _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
     _add(parser, "--output", "folder for report.json and report.html", Path("report"), type=Path)

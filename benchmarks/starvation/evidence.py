@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from benchmarks.starvation.attribution import (
@@ -39,8 +41,25 @@ SLOW = 1.5
 MARKED = (H2D, CHECKPOINT, GC, MEMORY, HOST)
 
 
+@dataclass(frozen=True)
+class Claims:
+    """What `attribute` and `split` take: ends of steps, their compute, spans between and inside."""
+
+    edges: np.ndarray
+    busy: Intervals
+    spans: Spans
+    inside: Spans
+
+
 def explain(recording: Recording) -> Attribution:
     """The window of `recording` by cause, from the end of its last warm-up step to its end."""
+    said = claims(recording)
+    parts = attribute(said.edges, said.busy, said.spans, said.inside)
+    return _short_of_memory(recording, parts)
+
+
+def claims(recording: Recording) -> Claims:
+    """All that `recording` says of its measured steps, the causes in the order of asking."""
     steps, host = recording.trace.steps, recording.host
     busy = intervals(steps["start"], steps["end"])
     if recording.cut:
@@ -55,8 +74,7 @@ def explain(recording: Recording) -> Attribution:
         *waits,
     ]
     inside = waits if recording.separable else [*waits, (NOT_SEPARABLE, busy)]
-    parts = attribute(steps["end"][recording.warmup - 1 :], busy, spans, inside)
-    return _short_of_memory(recording, parts)
+    return Claims(steps["end"][recording.warmup - 1 :], busy, spans, inside)
 
 
 def cannot_see(timeline: np.ndarray | None) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.starvation.attribution import Attribution
-from benchmarks.starvation.causes import INPUT_CAUSES
+from benchmarks.starvation.causes import INPUT_CAUSES, NOT_SEPARABLE
 from benchmarks.starvation.recording import Recording
 
 # More than 1 % of the window lost by the emulator itself: the figures would be about the emulator.
@@ -58,8 +59,7 @@ def figures(recording: Recording, parts: Attribution) -> Figures:
     """Every figure of one recording."""
     steps, first = recording.trace.steps, recording.warmup
     measured = steps[first:]
-    gaps = np.maximum(0, measured["start"] - steps["end"][first - 1 : -1])
-    busy = measured["end"] - measured["start"]
+    gaps = parts.gaps
     gap_rate = parts.idle / max(1, parts.window)
     padding = measured["tokens"].sum() / measured["slots"].sum()
     p50, p95, p99 = np.percentile(gaps, (50, 95, 99)) / 1e6
@@ -72,7 +72,7 @@ def figures(recording: Recording, parts: Attribution) -> Figures:
         padding_efficiency=float(padding),
         goodput=float((1 - gap_rate) * padding),
         tokens_per_s=float(measured["tokens"].sum() / (parts.window / 1e9)),
-        demand_tokens_per_s=float(measured["slots"].sum() / (busy.sum() / 1e9)),
+        demand_tokens_per_s=float(measured["slots"].sum() / max(1e-9, parts.working.sum() / 1e9)),
         first_batch_s=recording.first_batch_ns / 1e9,
         cpu_cores=recording.cpu_seconds / recording.cpu_wall_seconds,
         overshoot_share=float(measured["overshoot"].sum() / max(1, parts.window)),
@@ -93,3 +93,51 @@ def utilization(steps: np.ndarray) -> float:
         return float("nan")
     compute = (steps["end"] - steps["start"])[1:].sum()
     return float(compute / max(1, steps["end"][-1] - steps["end"][0]))
+
+
+def columns(recordings: Sequence[Recording], parts: Sequence[Attribution]) -> dict[str, np.ndarray]:
+    """Per measured step, float64, means over the ranks of one seed: what `RATES` are made of.
+
+    `period`, `gap`, `input`: nanoseconds from the end of the step before to this one's, idle, in
+    next(). `tokens`, `slots`: of the batch.
+    """
+    steps = min(len(each.steps) for each in parts)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("period", "gap", "input")}
+    rows |= {"tokens": [], "slots": []}
+    for recording, part in zip(recordings, parts, strict=True):
+        measured = recording.trace.steps[recording.warmup :][:steps]
+        period = part.steps[:steps].sum(axis=1)
+        rows["period"].append(period)
+        rows["gap"].append(part.gaps[:steps])
+        rows["input"].append(part.column(*INPUT_CAUSES)[:steps])
+        rows["tokens"].append(measured["tokens"])
+        rows["slots"].append(measured["slots"])
+    return {name: np.mean(each, axis=0) for name, each in rows.items()}
+
+
+# `au` is without the warm-up here, which MLPerf's counts.
+RATES: dict[str, Callable[[Mapping[str, np.ndarray]], float]] = {
+    "stall_rate": lambda c: _ratio(c["input"], c["period"]),
+    "gap_rate": lambda c: _ratio(c["gap"], c["period"]),
+    "au": lambda c: 1 - _ratio(c["gap"], c["period"]),
+    "goodput": lambda c: (1 - _ratio(c["gap"], c["period"])) * _ratio(c["tokens"], c["slots"]),
+    "tokens_per_s": lambda c: 1e9 * _ratio(c["tokens"], c["period"]),
+    "step_ms": lambda c: float(np.median(c["period"]) / 1e6),
+    "gap_p99_ms": lambda c: float(np.percentile(c["gap"], 99) / 1e6),
+}
+
+
+def straggler_loss(parts: Sequence[Attribution]) -> float | None:
+    """1 - mean(median over ranks of own work) / mean(max); own work: a period without their waits.
+
+    None where there is one rank, or where steps don't show what they waited for.
+    """
+    if len(parts) < 2 or any(each.nanoseconds.get(NOT_SEPARABLE) for each in parts):
+        return None
+    steps = min(len(each.steps) for each in parts)
+    own = np.stack([each.own[:steps] for each in parts])
+    return float(1 - np.median(own, axis=0).mean() / max(1.0, own.max(axis=0).mean()))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> float:
+    return float(part.sum() / max(1.0, whole.sum()))

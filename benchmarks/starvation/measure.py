@@ -8,7 +8,7 @@ the last warm-up step to the end of the last measured step, so it holds as many 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ import psutil
 
 from benchmarks.starvation.accelerator import Accelerator, Batch
 from benchmarks.starvation.recording import HOST_STEP, Recording
+from benchmarks.starvation.statistics import BATCH, warmup_steps
+from benchmarks.starvation.watching import Watch
 
 UNTHROTTLED_SECONDS = 2.0
 UNTHROTTLED_SKIP = 4
@@ -24,18 +26,47 @@ UNTHROTTLED_BATCHES = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: `warmup` steps, then `steps`, but no longer than `seconds` of either."""
+    """How long to measure: `steps` behind the warm-up, but neither for longer than `seconds`.
 
-    steps: int
-    warmup: int
-    seconds: float
+    `warmup` None: found by MSER-5 on the steps' times, of a quarter more steps, at least 20, and
+    as many again where it takes longer.
+    """
+
+    steps: int = 200
+    warmup: int | None = None
+    seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.warmup < 1 or not self.seconds > 0:
+        if self.steps < 1 or self.warmup == 0 or (self.warmup or 1) < 1 or not self.seconds > 0:
             raise ValueError(
                 f"steps={self.steps}, warmup={self.warmup}, seconds={self.seconds}: at least one"
                 " step of each, since the window opens when a warm-up step ends, and time for them"
             )
+
+    @property
+    def allowance(self) -> int:
+        """Steps that the warm-up is expected to be over in."""
+        return max(20, self.steps // 4) if self.warmup is None else self.warmup
+
+    def over(self, ends: Sequence[int], began: int) -> bool:
+        """Whether a loop that began at `began` and whose steps ended at `ends` may stop."""
+        if ends[-1] - began > 2e9 * self.seconds and len(ends) > 1:
+            return True
+        wanted = self.steps + self.allowance
+        if len(ends) < wanted or self.warmup is not None:
+            return len(ends) >= wanted
+        if len(ends) == wanted or len(ends) % BATCH == 0:
+            found = warmup_in(np.diff(ends))
+            return len(ends) >= min(found, 2 * self.allowance) + self.steps
+        return False
+
+
+def warmup_in(periods: np.ndarray) -> int:
+    """Steps before the window, at least one: those that MSER-5 leaves out of `periods`.
+
+    `periods`: from each step's end to the next one's, so one less than there are steps.
+    """
+    return 1 + warmup_steps(periods)
 
 
 def record(
@@ -43,38 +74,53 @@ def record(
     accelerator: Accelerator,
     plan: Plan,
     on_step: Callable[[int], object],
+    seed: int = 0,
 ) -> tuple[Recording, Iterator[Batch]]:
     """Train on the batches as `plan` says; `on_step` gets the number of steps done.
 
     Returns the iterator too, so that its unthrottled rate can be taken where it stands.
     """
     rows: list[tuple[int, int, int, int]] = []
+    ends: list[int] = []
     opened = time.perf_counter_ns()
     batches = open_batches()
-    warmup = first_batch = 0
-    limit = opened + round(plan.seconds * 1e9)
-    cpu, cpu_from = 0.0, opened
-    while True:
-        asked = time.perf_counter_ns()
-        batch = next(batches)
-        got = time.perf_counter_ns()
-        handed = accelerator.submit(batch)
-        submitted = time.perf_counter_ns()
-        del batch
-        rows.append((asked, got, handed or submitted, submitted))
-        first_batch = first_batch or got - opened
-        on_step(len(rows))
-        if not warmup:
-            if len(rows) == plan.warmup or submitted > limit:
-                warmup = len(rows)
-                limit = submitted + round(plan.seconds * 1e9)
-                cpu, cpu_from = _cpu_seconds(), submitted
-        elif len(rows) == warmup + plan.steps or submitted > limit:
-            break
+    watch, overhead = Watch(), 0
+    cpu, cpu_from = _cpu_seconds(), opened
+    watch.start()
+    try:
+        while not ends or not plan.over(ends, opened):
+            asked = time.perf_counter_ns()
+            overhead += asked - ends[-1] if ends else 0
+            batch = next(batches)
+            got = time.perf_counter_ns()
+            handed = accelerator.submit(batch)
+            submitted = time.perf_counter_ns()
+            del batch
+            rows.append((asked, got, handed or submitted, submitted))
+            ends.append(submitted)
+            watch.step(len(rows) - 1)
+            on_step(len(rows))
+            if len(rows) == plan.allowance:
+                cpu, cpu_from = _cpu_seconds(), time.perf_counter_ns()
+    finally:
+        watch.stop()
     cpu, cpu_wall = _cpu_seconds() - cpu, (time.perf_counter_ns() - cpu_from) / 1e9
     trace = accelerator.finish()
-    host = np.array(rows, dtype=HOST_STEP)
-    return Recording(host, trace, warmup, first_batch, cpu, cpu_wall), batches
+    warmup = plan.warmup or warmup_in(np.diff(trace.steps["end"]))
+    recording = Recording(
+        host=np.array(rows, dtype=HOST_STEP),
+        trace=trace,
+        # Time was over inside the warm-up: half of what there is has to do.
+        warmup=warmup if warmup < len(rows) else max(1, len(rows) // 2),
+        first_batch_ns=rows[0][1] - opened,
+        cpu_seconds=cpu,
+        cpu_wall_seconds=cpu_wall,
+        spans=watch.spans,
+        pressure=watch.pressure,
+        seed=seed,
+        overhead_ns=overhead,
+    )
+    return recording, batches
 
 
 def unthrottled(batches: Iterator[Batch], seconds: float = UNTHROTTLED_SECONDS) -> float:

@@ -96,8 +96,8 @@ class Result:
             `tokens_per_s`, `step_ms`, `gap_p99_ms`), with their bootstrap 95 % intervals.
         window_ns, causes: of all runs together; `causes` sum to `window_ns` exactly.
         cannot_see: causes that this loader gives no evidence of: their time is in `input`.
-        runs: each seed on each rank. spread: (largest - smallest stall rate, or step time where
-            nothing stalls) between seeds / median; `unstable` beyond 5 %.
+        runs: each seed on each rank. spread: (largest - smallest) / median of the seeds' mean
+            times from step to step; `unstable` beyond 5 %.
         straggler_loss: 1 - mean(median over ranks of own work) / mean(max); None for one rank.
         padding_lost: slots without a token / slots of the window's steps.
         epoch_edge_gap_ms, resume_gap_ms: the longest gap at an end of an epoch; to the first batch

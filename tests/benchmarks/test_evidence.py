@@ -12,42 +12,8 @@ from hypothesis import strategies as st
 from benchmarks.starvation.attribution import Attribution
 from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, TOLD_BY_LOADERS
 from benchmarks.starvation.evidence import cannot_see, explain, usual_time
-from benchmarks.starvation.recording import (
-    HOST_STEP,
-    PRESSURE,
-    SPAN,
-    STEP,
-    WORK,
-    Recording,
-    Trace,
-)
-
-MS = 1_000_000
-
-
-def loop(gaps: list[int], step: int = 10, **more: object) -> Recording:
-    """Steps of `step` ms behind waits in next() of `gaps` ms; the first step is warm-up."""
-    host, steps, at = [], [], 0
-    for gap in gaps:
-        host.append((at * MS, *((at + gap) * MS,) * 3))
-        at += gap
-        steps.append((at * MS, at * MS, at * MS, (at + step) * MS, 0, 100, 100, 1600))
-        at += step
-    trace = Trace(np.array(steps, dtype=STEP), 0)
-    return Recording(
-        np.array(host, dtype=HOST_STEP),
-        trace,
-        1,
-        0,
-        1.0,
-        1.0,
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def work(*rows: tuple[int, int, str, int, int]) -> np.ndarray:
-    """Rows (batch, worker, kind, start, stop) in ms."""
-    return np.array([(b, w, k, s * MS, e * MS) for b, w, k, s, e in rows], dtype=WORK)
+from benchmarks.starvation.recording import PRESSURE, SPAN, WORK
+from tests.benchmarks.recordings import MS, loop, spans, work
 
 
 def ms(parts: Attribution) -> dict[str, float]:
@@ -93,10 +59,6 @@ def test_a_loader_that_tells_nothing_leaves_causes_that_can_not_be_seen():
     assert cannot_see(None) == TOLD_BY_LOADERS
     assert cannot_see(work((0, 0, "prep", 0, 1))) == ()
     assert ms(explain(loop([0, 20]))) == {"compute": 10, "input": 20}
-
-
-def spans(*rows: tuple[str, int, int]) -> np.ndarray:
-    return np.array([(cause, s * MS, e * MS) for cause, s, e in rows], dtype=SPAN)
 
 
 def test_waits_for_other_ranks_are_inside_the_step():

@@ -14,7 +14,7 @@ from shards.store import open_store
 
 QUICK = [
     *("--seq-len", "128", "--batch-size", "8", "--time-scale", "0.2"),
-    *("--steps", "30", "--warmup", "4", "--seconds", "5"),
+    *("--steps", "30", "--warmup", "4", "--seconds", "5", "--seeds", "2"),
 ]
 
 
@@ -36,6 +36,8 @@ def test_it_compares_three_contenders_and_explains_all_of_their_time(report):
         figures = result["figures"]
         assert sum(figures["shares"].values()) == pytest.approx(1)
         assert figures["steps"] == len(figures["gaps_ms"]) <= 30
+        assert sum(result["causes"].values()) == result["window_ns"]
+        assert result["seeds"] == len(result["runs"]) == 2
         assert figures["padding_efficiency"] == 1
     resident, stoker, inline = document["results"]
     assert resident["figures"]["stall_rate"] < 0.01
@@ -61,6 +63,7 @@ def test_without_the_text_inline_tokenization_is_left_out_and_the_report_says_wh
             batch_size=8,
             time_scale=0.05,
             steps=5,
+            seeds=1,
             warmup=1,
         )
     )
@@ -81,6 +84,7 @@ def test_the_data_may_lie_on_s3(made, s3, tmp_path):
             batch_size=8,
             time_scale=0.05,
             steps=20,
+            seeds=1,
             warmup=2,
         )
     )
@@ -117,6 +121,7 @@ def test_wrong_usage_is_exit_code_2():
         ({"profile": "tpu"}, "no profile 'tpu': choose one of h100-124m"),
         ({"steps": 0}, "steps is 0"),
         ({"cards": 0}, "cards is 0"),
+        ({"seeds": 0}, "seeds is 0"),
         ({"time_scale": 0.0}, "time_scale is 0.0"),
         ({"workers": -1}, "workers is -1"),
     ],

@@ -1,0 +1,204 @@
+"""What to do about each cause, with the figures that say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from benchmarks.starvation.causes import (
+    ASSEMBLE,
+    CALLED,
+    CHECKPOINT,
+    COMMUNICATION,
+    FETCH,
+    GC,
+    H2D,
+    HOST,
+    INPUT,
+    INPUT_CAUSES,
+    MEMORY,
+    NOT_SEPARABLE,
+    PADDING,
+    PREP,
+    QUEUE,
+    STRAGGLER,
+    WORKERS,
+)
+from benchmarks.starvation.result import Advice, Result
+
+# Less of the window than this is not worth anybody's time.
+WORTH = 0.01
+WORTH_PADDING = 0.05
+
+
+def advise(result: Result) -> tuple[Advice, ...]:
+    """What is worth doing, the largest share first; nothing for a loop that is well fed.
+
+    Where the ranks wait for each other more than for input, a sentence says that data workers can't
+    help.
+    """
+    found = [
+        _advice(cause, result.share(cause), evidence(result), action(result))
+        for cause, (evidence, action) in RULES.items()
+        if result.share(cause) >= WORTH
+    ]
+    if result.padding_lost >= WORTH_PADDING:
+        found.append(
+            _advice(
+                PADDING,
+                result.padding_lost,
+                f"{_percent(result.padding_lost)} of the slots are padding",
+                "Pack documents into rows: the same step then trains"
+                f" {1 / max(1e-9, 1 - result.padding_lost):.1f} times the tokens.",
+            )
+        )
+    return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def _advice(cause: str, share: float, evidence: str, action: str) -> Advice:
+    family, name = CALLED[cause]
+    return Advice(cause, family, name, share, evidence, action)
+
+
+def _of_stall(cause: str) -> Callable[[Result], str]:
+    def evidence(result: Result) -> str:
+        stall = result.share(*INPUT_CAUSES)
+        return (
+            f"{_percent(result.share(cause) / max(1e-12, stall))} of the stall,"
+            f" {_percent(result.share(cause))} of the window; worst gaps"
+            f" {result.figures.gap_p99_ms:.0f} ms (p99)"
+        )
+
+    return evidence
+
+
+def _of_window(cause: str, counted: str = "", unit: str = "") -> Callable[[Result], str]:
+    def evidence(result: Result) -> str:
+        text = f"{_percent(result.share(cause))} of the window"
+        return f"{text}; {result.counters.get(counted, 0):.0f} {unit}" if counted else text
+
+    return evidence
+
+
+def _ahead(result: Result) -> str:
+    """Steps that must be read ahead so that the worst wait passes while the device computes."""
+    busy_ms = 1e3 * result.figures.window_s / max(1, result.figures.steps)
+    busy_ms *= 1 - result.figures.gap_rate
+    batches = 1 + math.ceil(result.figures.gap_p99_ms / max(1e-6, busy_ms))
+    return (
+        f"Read further ahead, {batches} batches more, or keep the data on a local disk"
+        " (Stoker: prefetch_bytes, cache_dir)."
+    )
+
+
+def _prepared(result: Result) -> str:
+    headroom = result.headroom
+    times = "" if headroom is None or headroom >= 1 else f", or {1 / headroom:.1f} times the CPU"
+    return f"Do this work once, ahead of training (pipelines/tokenize.py){times}."
+
+
+def _network(result: Result) -> str:
+    if result.share(*INPUT_CAUSES) >= result.share(COMMUNICATION, STRAGGLER):
+        return "Overlap the exchange with compute, or use a faster network."
+    return (
+        "Adding data workers cannot help: the ranks wait for each other. Overlap the exchange with"
+        " compute, exchange less often, or use a faster network."
+    )
+
+
+def _late(result: Result) -> str:
+    """Who is late: the rank whose own work takes longest."""
+    work: dict[int, list[float]] = {}
+    for run in result.runs:
+        work.setdefault(run.rank, []).append(run.own_work_ms)
+    means = {rank: sum(times) / len(times) for rank, times in work.items()}
+    text = f"{_percent(result.share(STRAGGLER))} of the window"
+    if len(means) < 2:
+        return text
+    slowest = max(means, key=means.__getitem__)
+    rest = [time for rank, time in means.items() if rank != slowest]
+    others = sum(rest) / len(rest)
+    return f"{text}; rank {slowest} works {means[slowest]:.0f} ms a step, the others {others:.0f}"
+
+
+def _always(text: str) -> Callable[[Result], str]:
+    return lambda result: text
+
+
+RULES: dict[str, tuple[Callable[[Result], str], Callable[[Result], str]]] = {
+    COMMUNICATION: (_of_window(COMMUNICATION), _network),
+    STRAGGLER: (
+        _late,
+        _always(
+            "Adding data workers cannot help: the ranks wait for the slowest. Look at that rank's"
+            " host, its clocks and its share of the data."
+        ),
+    ),
+    NOT_SEPARABLE: (
+        _of_window(NOT_SEPARABLE),
+        _always(
+            "These steps show nothing of their inside: mark the exchange with"
+            ' m.span("communication") to see how much of it is waiting.'
+        ),
+    ),
+    FETCH: (_of_stall(FETCH), _ahead),
+    PREP: (_of_stall(PREP), _prepared),
+    WORKERS: (
+        _of_stall(WORKERS),
+        _always(
+            "Give the loader more workers; where one is slower than the others, see what that"
+            " one reads, and where it runs."
+        ),
+    ),
+    ASSEMBLE: (
+        _of_stall(ASSEMBLE),
+        _always("Make batches ahead of the loop, and collate arrays, not lists of samples."),
+    ),
+    QUEUE: (
+        _of_stall(QUEUE),
+        _always(
+            "Batches are ready and come late: the loop's process has too little CPU, or they are"
+            " copied between processes."
+        ),
+    ),
+    INPUT: (
+        _of_stall(INPUT),
+        _always(
+            "This loader doesn't tell what its batches wait for. Compare it with a resident batch"
+            " and with local files: --ladder."
+        ),
+    ),
+    H2D: (
+        _of_window(H2D),
+        _always(
+            "Copy from pinned memory, without blocking, on a stream of its own while the step"
+            ' before computes (Stoker: device="cuda"), and send no more than is needed.'
+        ),
+    ),
+    CHECKPOINT: (
+        _of_window(CHECKPOINT),
+        _always("Save in the background, from a copy in host memory, or less often."),
+    ),
+    GC: (
+        _of_window(GC, "gc_collections", "collections"),
+        _always("Call gc.freeze() behind the warm-up, or gc.disable() and collect every N steps."),
+    ),
+    MEMORY: (
+        _of_window(MEMORY, "major_faults", "major faults"),
+        _always(
+            "Memory is short: read less far ahead, use fewer workers, or smaller batches; on the"
+            " device, set expandable_segments."
+        ),
+    ),
+    HOST: (
+        _of_window(HOST),
+        _always(
+            "The host launches too little work at a time: use larger batches, compile the step or"
+            " capture it in a graph, and log less often."
+        ),
+    ),
+}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
