@@ -43,8 +43,8 @@ SECONDS = 120.0
 # Of Stoker's data: more than `STREAMED` keeps in memory, in blocks so small that one thread which
 # waits for each answer cannot keep up.
 TOKENS = 2**20
-STREAMED = {"lanes": 4, "num_workers": 1, "prefetch_bytes": 2**19}
-STREAMED_ROWS = 32
+STREAMED = {"lanes": 8, "num_workers": 1, "prefetch_bytes": 2**19}
+STREAMED_STEP_S = 0.02
 LATENCY_MS = 200.0
 TEXT_BYTES, VOCABULARY, TRAINING_BYTES = 2_000_000, 1000, 300_000
 
@@ -176,10 +176,10 @@ def clean(material: Material) -> Fault:
 def latency(material: Material) -> Fault:
     """A store that answers late, and a loader that was given one thread and little memory."""
     far, near = (
-        Stoker(material.tokens, SEQ_LEN, STREAMED_ROWS, options=STREAMED, latency_ms=milliseconds)
+        Stoker(material.tokens, SEQ_LEN, ROWS, options=STREAMED, latency_ms=milliseconds)
         for milliseconds in (LATENCY_MS, 0.0)
     )
-    profile = card(STEP_S, STREAMED_ROWS * SEQ_LEN)
+    profile = card(STREAMED_STEP_S)
     injected = f"S3 with {LATENCY_MS:g} ms to the first byte"
     return Fault("latency", "I/O latency", injected, FETCH, Side(near, profile), Side(far, profile))
 
