@@ -62,8 +62,8 @@ def claims(recording: Recording) -> Claims:
     """All that `recording` says of its measured steps, the causes in the order of asking."""
     steps, host = recording.trace.steps, recording.host
     busy = intervals(steps["start"], steps["end"])
-    if recording.cut:
-        busy = subtract(busy, np.concatenate([_marked(recording, cause) for cause in MARKED]))
+    for cause in recording.cut:
+        busy = subtract(busy, _marked(recording, cause))
     waits = [(cause, _marked(recording, cause)) for cause in (COMMUNICATION, STRAGGLER)]
     spans = [
         *input_spans(host, recording.timeline),

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from benchmarks.starvation.accelerator import Batch, real_tokens
+from benchmarks.starvation.marks import DeviceClock
 from benchmarks.starvation.model import SIZES, Llama
 from benchmarks.starvation.recording import STEP, Trace
 
 # Steps in flight before the host waits for the oldest: its events are then read that many steps
 # late.
 IN_FLIGHT = 4
-ALIGNMENTS = 5
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,14 @@ class CudaAccelerator:
         torch.cuda.synchronize(self.device)
         while self._pending:
             self._read()
-        self._align()
-        host, device = np.array(self._host), np.array(self._clock)
-        slope, offset = np.polyfit(device - device[0], host - host[0], 1)
-        error = np.abs(slope * (device - device[0]) + offset - (host - host[0])).max()
+        self._clock.align()
         steps = np.array(self._rows, dtype=STEP)
         columns = tuple(STEP.names or ())
+        error = 0
         for name in ("copy_start", "copy_end", "start", "end"):
             at = np.array([row[columns.index(name)] for row in self._rows])
-            steps[name] = np.round(slope * (at - device[0]) + offset).astype(np.int64) + host[0]
-        trace = Trace(steps, int(self._checksum) & (2**64 - 1), int(error))
+            steps[name], error = self._clock.on_host(at)
+        trace = Trace(steps, int(self._checksum) & (2**64 - 1), error)
         self._begin()
         return trace
 
@@ -111,40 +109,12 @@ class CudaAccelerator:
         self._pending: deque[Marks] = deque()
         self._held: deque[Batch] = deque(maxlen=IN_FLIGHT + 1)
         self._rows: list[tuple[float, ...]] = []
-        self._host: list[int] = []
-        self._clock: list[float] = []
         self._checksum = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._anchor = torch.cuda.Event(enable_timing=True)
-        self._anchor.record()
-        self._at = 0.0
-        self._align()
-
-    def _align(self) -> None:
-        """Moments known on both clocks: on an idle device an event recorded now is done now."""
-        for _ in range(ALIGNMENTS):
-            event = torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize(self.device)
-            before = time.perf_counter_ns()
-            event.record()
-            event.synchronize()
-            self._host.append((before + time.perf_counter_ns()) // 2)
-            self._clock.append(self._advance(event))
+        self._clock = DeviceClock(self.device)
 
     def _read(self) -> None:
-        """Times of the oldest step, counted from the end of the one before.
-
-        CUDA gives spans as float32: only short ones are precise.
-        """
+        """Times of the oldest step, counted from the end of the one before."""
         marks = self._pending.popleft()
-        copies = [
-            self._at + self._anchor.elapsed_time(e) * 1e6
-            for e in (marks.copy_start, marks.copy_end)
-        ]
-        start, end = self._advance(marks.start), self._advance(marks.end)
+        copies = [self._clock.read(event) for event in (marks.copy_start, marks.copy_end)]
+        start, end = self._clock.advance(marks.start), self._clock.advance(marks.end)
         self._rows.append((*copies, start, end, 0, marks.slots, marks.tokens, marks.bytes))
-
-    def _advance(self, event: torch.cuda.Event) -> float:
-        """Nanoseconds of a finished event on the device's clock; the next span begins there."""
-        self._at += self._anchor.elapsed_time(event) * 1e6
-        self._anchor = event
-        return self._at

@@ -61,8 +61,8 @@ class Recording:
 
     `timeline`: what the loader kept of its batches: WORK rows, or rows of `loaders.stats`; None
     from one that keeps nothing. `separable`: False where a step of several ranks doesn't show when
-    it waited for them. `cut`: steps are all that the loop does between two batches, so that what
-    `spans` marks is no part of them. `overhead_ns`: what writing all this took.
+    it waited for them. `cut`: causes whose spans are no part of a step, where a step is all that
+    the loop does between two batches. `overhead_ns`: what writing all this took.
     """
 
     host: np.ndarray
@@ -77,5 +77,5 @@ class Recording:
     seed: int = 0
     rank: int = 0
     separable: bool = True
-    cut: bool = False
+    cut: tuple[str, ...] = ()
     overhead_ns: int = 0

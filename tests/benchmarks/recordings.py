@@ -13,7 +13,8 @@ MS = 1_000_000
 
 def loop(gaps: Sequence[float], step: float = 10, **more: object) -> Recording:
     """Steps of `step` ms behind waits in next() of `gaps` ms; the first step is warm-up."""
-    host, steps, at = [], [], 0
+    host, steps = [], []
+    at = 0.0
     for gap in gaps:
         host.append((at * MS, *((at + gap) * MS,) * 3))
         at += gap

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.starvation.attribution import Attribution
 from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, TOLD_BY_LOADERS
-from benchmarks.starvation.evidence import cannot_see, explain, usual_time
+from benchmarks.starvation.evidence import MARKED, cannot_see, explain, usual_time
 from benchmarks.starvation.recording import PRESSURE, SPAN, WORK
 from tests.benchmarks.recordings import MS, loop, spans, work
 
@@ -75,7 +75,7 @@ def test_an_opaque_step_of_several_ranks_is_not_separable_and_never_zero():
 
 def test_what_the_loop_marks_inside_a_step_that_is_its_whole_body_is_cut_out_of_it():
     marks = spans(("checkpoint", 32, 35), ("gc", 34, 36))
-    assert ms(explain(loop([0, 20], spans=marks, cut=True))) == {
+    assert ms(explain(loop([0, 20], spans=marks, cut=MARKED))) == {
         "compute": 6, "input": 20, "checkpoint": 3, "gc": 1,
     }  # fmt: skip
     # A device that computes meanwhile is not disturbed by it.
@@ -117,7 +117,7 @@ def test_every_recording_sums_to_its_window_in_every_step(
         spans=np.array([(c, s * MS, e * MS) for c, s, e in marks], dtype=SPAN),
         pressure=np.array([(s, d * MS, f, r) for s, d, f, r in pressure], dtype=PRESSURE),
         separable=separable,
-        cut=cut,
+        cut=MARKED if cut else (),
     )
     parts = explain(told)
     periods = np.diff(run.trace.steps["end"])

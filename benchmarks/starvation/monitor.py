@@ -1,0 +1,278 @@
+"""Watch a training loop of one's own: how long it waits for its batches, and for what.
+
+with StarvationMonitor(loader) as m:
+    for batch in m:
+        step(batch)
+print(m.report().verdict)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+import psutil
+import torch
+import torch.distributed as dist
+
+from benchmarks.environment import environment
+from benchmarks.starvation.accelerator import real_tokens
+from benchmarks.starvation.causes import CHECKPOINT, COMMUNICATION, GC, H2D, HOST
+from benchmarks.starvation.gather import gather
+from benchmarks.starvation.marks import Marks, marks_of
+from benchmarks.starvation.measure import warmup_in
+from benchmarks.starvation.merge import merge
+from benchmarks.starvation.recording import HOST_STEP, SPAN, STEP, Recording, Trace
+from benchmarks.starvation.report import Report
+from benchmarks.starvation.watching import Watch
+from shards.errors import StokerError
+
+B = TypeVar("B")
+MARKABLE = (H2D, CHECKPOINT, COMMUNICATION, HOST)
+# About 500 bytes each are kept of so many steps; the loop goes on unwatched after them.
+MOST_STEPS = 50_000
+
+
+class StarvationMonitor(Generic[B]):
+    """An iterable over the batches of `loader` that writes down when each was asked for and came.
+
+    A step is what the loop does between getting a batch and asking for the next. On CUDA it is
+    timed by events on the current stream, which nobody waits for; elsewhere by the host's clock.
+    `span` marks what is no compute. A loader with a `timeline()` as Stoker's has tells what its
+    batches waited for; of another the report says what it can't see.
+
+    Args:
+        loader: any iterable; iterating over the monitor again begins its next epoch.
+        device: what computes; None takes the current CUDA device where there is one, else the CPU.
+        name: of the loader, in the report.
+        seed: of this run, so that reports of several can be merged.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[B],
+        *,
+        device: torch.device | str | None = None,
+        name: str = "loader",
+        seed: int = 0,
+    ) -> None:
+        self.loader, self.name, self.seed = loader, name, seed
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._watch = Watch()
+        self._rows: list[tuple[int, int]] = []
+        self._sizes: list[tuple[int, int | torch.Tensor, int]] = []
+        self._ends: list[int] = []
+        self._bounds: list[tuple[int, int]] = []
+        self._spans: list[tuple[str, int, int]] = []
+        self._host_spans: list[tuple[str, int, int]] = []
+        self._asked = self._entered = 0
+        self._started: int | None = None
+        self._marks: Marks | None = None
+        self._recording: Recording | None = None
+        self.waited_ns = self.overhead_ns = 0
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        self._marks = marks_of(self.device)
+        self._entered = time.perf_counter_ns()
+        self._cpu = _cpu_seconds()
+        self._watch.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Watch no more; what was seen is kept."""
+        self.end_step()
+        self._watch.stop()
+        if kind is None and len(self._bounds) >= 2:
+            self._recording = self._recorded()
+
+    def __iter__(self) -> Iterator[B]:
+        """The batches of one epoch of the loader."""
+        try:
+            self.ask()
+            for batch in self.loader:
+                self.begin_step(batch)
+                yield batch
+                self.end_step()
+                self.ask()
+        finally:
+            self.end_step()
+            self._asked = 0
+
+    def __len__(self) -> int:
+        """Batches of an epoch, where the loader knows them."""
+        return len(self.loader)  # type: ignore[arg-type]
+
+    @property
+    def steps(self) -> int:
+        """Steps that are over."""
+        return len(self._bounds)
+
+    @contextmanager
+    def span(self, cause: str) -> Iterator[None]:
+        """Mark what the loop does inside as `cause`: h2d, checkpoint, communication or host.
+
+        "communication" from this rank's arrival at an exchange to its end: with the other ranks'
+        marks the report tells waiting for a late rank from the exchange itself.
+
+        Raises:
+            ValueError: another cause.
+        """
+        if cause not in MARKABLE:
+            raise ValueError(f"no span {cause!r}: choose one of {', '.join(MARKABLE)}")
+        if self._marks is None or self._full:
+            yield
+            return
+        begin = self._marks.mark()
+        try:
+            yield
+        finally:
+            self._spans.append((cause, begin, self._marks.mark()))
+
+    def ask(self) -> None:
+        """The loop asks for its next batch; a loop over the monitor does this by itself."""
+        self._asked = self._asked or time.perf_counter_ns()
+
+    def worked(self, cause: str) -> None:
+        """All since the loop last asked was `cause`, and it asks now: for loops of frameworks."""
+        if self._marks is not None and self._asked and not self._full:
+            now = time.perf_counter_ns()
+            self._host_spans.append((cause, self._asked, now))
+            self._asked = now
+
+    def begin_step(self, batch: object) -> None:
+        """The loop has got `batch`; likewise."""
+        got = time.perf_counter_ns()
+        if self._marks is None or self._full or self._started is not None:
+            return
+        asked = self._asked or got
+        self.waited_ns += got - asked
+        self._rows.append((asked, got))
+        self._sizes.append(_sizes(batch))
+        self._asked = 0
+        self._started = self._marks.mark()
+        self.overhead_ns += time.perf_counter_ns() - got
+
+    def end_step(self) -> None:
+        """What is to be done with the batch is done, or enqueued; likewise."""
+        if self._started is None or self._marks is None:
+            return
+        over = time.perf_counter_ns()
+        self._bounds.append((self._started, self._marks.mark()))
+        self._started = None
+        self._ends.append(over)
+        self._watch.step(len(self._bounds) - 1)
+        self.overhead_ns += time.perf_counter_ns() - over
+
+    def recording(self) -> Recording:
+        """What was seen by this rank.
+
+        Raises:
+            StokerError: the `with` block isn't over, or it saw less than two steps.
+        """
+        if self._recording is None:
+            raise StokerError(
+                f"the monitor of {self.name!r} saw {self.steps} steps: a report needs two at"
+                " least, and a `with` block that has ended without an error"
+            )
+        return self._recording
+
+    def report(self) -> Report:
+        """What was seen by all ranks; with `torch.distributed` initialized every rank calls this.
+
+        Raises:
+            StokerError: see `recording`.
+        """
+        ranks = gather(self.recording())
+        result = merge("loader", self.name, "watched in a loop of its own", ranks)
+        cuda = self.device.type == "cuda"
+        where = torch.cuda.get_device_name(self.device) if cuda else "this host's CPU"
+        return Report(
+            accelerator=where,
+            emulated=False,
+            results=(result,),
+            left_out={},
+            device={"device": where, "timed by": "CUDA events" if cuda else "the host's clock"},
+            data={},
+            setup={"steps": str(result.figures.steps), "ranks": str(len(ranks))},
+            environment=environment(),
+            cards=len(ranks),
+            calibration="measured, not emulated",
+        )
+
+    @property
+    def _full(self) -> bool:
+        return len(self._rows) >= MOST_STEPS and self._started is None
+
+    def _recorded(self) -> Recording:
+        assert self._marks is not None
+        wall, cpu = (time.perf_counter_ns() - self._entered) / 1e9, _cpu_seconds() - self._cpu
+        times, error = self._marks.finish()
+        steps = np.zeros(len(self._bounds), dtype=STEP)
+        host = np.zeros(len(steps), dtype=HOST_STEP)
+        host["asked"], host["got"] = np.array(self._rows, dtype=np.int64).T
+        host["handed"], host["submitted"] = host["got"], self._ends
+        bounds = np.array(self._bounds)
+        steps["start"], steps["end"] = times[bounds[:, 0]], times[bounds[:, 1]]
+        # No copy that is known of.
+        steps["copy_start"] = steps["copy_end"] = steps["start"]
+        for name, column in zip(
+            ("slots", "tokens", "bytes"), zip(*self._sizes, strict=True), strict=True
+        ):
+            steps[name] = [int(value) for value in column]
+        marked = [(cause, int(times[a]), int(times[b])) for cause, a, b in self._spans]
+        marked += self._host_spans
+        on_host = self.device.type != "cuda"
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        timeline = getattr(self.loader, "timeline", None)
+        return Recording(
+            host=host,
+            trace=Trace(steps, 0, error),
+            warmup=min(warmup_in(np.diff(steps["end"])), len(steps) - 1),
+            first_batch_ns=self._rows[0][1] - self._rows[0][0],
+            cpu_seconds=cpu,
+            cpu_wall_seconds=wall,
+            spans=np.concatenate([np.array(marked, dtype=SPAN), self._watch.spans]),
+            pressure=self._watch.pressure,
+            timeline=timeline() if callable(timeline) else None,
+            seed=self.seed,
+            separable=ranks == 1 or any(cause == COMMUNICATION for cause, *_ in marked),
+            # A device goes on computing while the host collects garbage.
+            cut=(H2D, CHECKPOINT, HOST, GC) if on_host else (H2D, CHECKPOINT, HOST),
+            overhead_ns=self.overhead_ns,
+        )
+
+
+def _sizes(batch: Any) -> tuple[int, int | torch.Tensor, int]:
+    """(slots, tokens, bytes) of `batch`; a count on a device stays there, to be read at the end.
+
+    A batch without `input_ids` counts the rows of its first tensor.
+    """
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    parts = [parts] if isinstance(parts, torch.Tensor) else parts
+    if not isinstance(parts, Iterable):
+        return 1, 1, 0
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    size = sum(tensor.nbytes for tensor in tensors)
+    if not isinstance(batch, Mapping) or not isinstance(batch.get("input_ids"), torch.Tensor):
+        rows = len(tensors[0]) if tensors and tensors[0].ndim else 1
+        return rows, rows, size
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    if ids.is_cuda:
+        return ids.numel(), ids.numel() if mask is None else mask.count_nonzero(), size
+    known = mask is not None or "labels" in batch
+    return ids.numel(), real_tokens(batch) if known else ids.numel(), size
+
+
+def _cpu_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return times.user + times.system + times.children_user + times.children_system

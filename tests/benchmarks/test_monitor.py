@@ -1,0 +1,166 @@
+"""A monitor in a loop of one's own sees the waits that are there, and costs next to nothing."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.starvation import StarvationMonitor
+from benchmarks.starvation.accelerator import wait_until
+from loaders import DataLoader, TokenDataset
+from shards.errors import StokerError
+from tests.datasets import write_dataset
+
+STEPS = 40
+MS = 1_000_000
+BATCH = {"input_ids": torch.ones(2, 8, dtype=torch.int64)}
+
+
+def spent(milliseconds: float) -> int:
+    """Nanoseconds that this took, however busy the machine is."""
+    began = time.perf_counter_ns()
+    return wait_until(began + round(milliseconds * MS)) - began
+
+
+def batches(count: int, wait_ms: float, waits: list[int]) -> Iterator[dict[str, torch.Tensor]]:
+    for _ in range(count):
+        waits.append(spent(wait_ms))
+        yield BATCH
+
+
+def test_a_loop_that_waits_is_starved_by_as_much():
+    waits: list[int] = []
+    steps = []
+    with StarvationMonitor(batches(STEPS, 3, waits), device="cpu") as monitor:
+        for _ in monitor:
+            steps.append(spent(3))
+    report = monitor.report()
+    result = report.results[0]
+    assert sum(result.causes.values()) == result.window_ns
+    first = monitor.recording().warmup
+    assert result.causes["input"] == pytest.approx(sum(waits[first:]), rel=0.1)
+    assert result.causes["compute"] == pytest.approx(sum(steps[first:]), rel=0.1)
+    assert result.cannot_see == ("fetch", "prep", "workers", "assemble")
+    assert result.advice[0].cause == "input"
+    assert "loader starved" in report.verdict
+    assert "mainly waiting for input" in report.verdict
+
+
+def test_every_step_is_recorded_with_its_size():
+    with StarvationMonitor(batches(STEPS, 0, []), device="cpu") as monitor:
+        for _ in monitor:
+            pass
+    run = monitor.recording()
+    assert len(run.host) == len(run.trace.steps) == STEPS
+    assert (run.trace.steps["slots"] == 16).all()
+    assert (run.trace.steps["bytes"] == 128).all()
+    assert (run.host["asked"][1:] >= run.trace.steps["end"][:-1]).all()
+
+
+def test_marked_spans_are_no_compute():
+    steps, saves = [], []
+    with StarvationMonitor(batches(STEPS, 0, []), device="cpu") as monitor:
+        for _ in monitor:
+            steps.append(spent(2))
+            with monitor.span("checkpoint"):
+                saves.append(spent(2))
+    result = monitor.report().results[0]
+    first = monitor.recording().warmup
+    assert result.causes["checkpoint"] == pytest.approx(sum(saves[first:]), rel=0.1)
+    assert result.causes["compute"] == pytest.approx(sum(steps[first:]), rel=0.1)
+
+
+def test_a_garbage_collection_inside_a_step_is_named():
+    with StarvationMonitor(batches(6, 0, []), device="cpu") as monitor:
+        for _ in monitor:
+            gc.collect()
+    result = monitor.report().results[0]
+    assert result.main_cause is None
+    assert result.most_idle == "gc"
+    assert result.counters["gc_collections"] >= 6
+
+
+def test_only_known_causes_can_be_marked():
+    with (
+        StarvationMonitor([1]) as monitor,
+        pytest.raises(ValueError, match="no span 'tea': choose one of h2d"),
+        monitor.span("tea"),
+    ):
+        pass
+
+
+def test_a_monitor_that_saw_nothing_says_what_it_needs():
+    with StarvationMonitor([1], name="mine") as monitor:
+        list(monitor)
+    with pytest.raises(StokerError, match="'mine' saw 1 steps: a report needs two"):
+        monitor.report()
+
+
+def test_a_loop_that_is_left_and_entered_again_goes_on_in_the_same_record():
+    data = [BATCH] * 10
+    with StarvationMonitor(data, device="cpu") as monitor:
+        for number, _ in enumerate(monitor):
+            if number == 3:
+                break
+        spent(5)
+        for _ in monitor:
+            spent(0.1)
+    run = monitor.recording()
+    assert len(run.host) == 14
+    # What the loop does between epochs is its own, not its loader's.
+    assert run.host["asked"][4] - run.trace.steps["end"][3] >= 5 * MS
+
+
+def test_batches_pass_unwatched_outside_of_the_block():
+    monitor = StarvationMonitor([1, 2, 3])
+    assert list(monitor) == [1, 2, 3]
+    assert monitor.steps == 0
+
+
+def test_an_error_in_the_loop_is_the_loops_own():
+    def loop() -> None:
+        with StarvationMonitor([1, 2, 3]) as monitor:
+            for _ in monitor:
+                raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        loop()
+    assert not [each for each in gc.callbacks if "Watch" in str(each)]
+
+
+def test_stokers_loader_tells_what_its_batches_waited_for(tmp_path):
+    write_dataset(str(tmp_path), [[np.arange(20_000, dtype=np.uint16)]])
+    loader = DataLoader(TokenDataset(str(tmp_path), 64), 4, shuffle=True)
+    with StarvationMonitor(loader, device="cpu") as monitor:
+        for _ in monitor:
+            spent(0.2)
+    result = monitor.report().results[0]
+    assert result.cannot_see == ()
+    assert {"fetch", "assemble", "queue"} <= set(result.causes)
+    assert sum(result.causes.values()) == result.window_ns
+
+
+def test_watching_costs_microseconds_a_step():
+    # 0.5 % of the shortest step that is worth watching, 20 ms.
+    costs = []
+    for _ in range(5):
+        with StarvationMonitor([BATCH] * 500, device="cpu") as monitor:
+            for _ in monitor:
+                pass
+        costs.append(monitor.overhead_ns / 500)
+    assert np.min(costs) < 0.005 * 20 * MS
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_a_wait_behind_queued_work_is_no_stall():
+    a = torch.randn(4096, 4096, device="cuda")
+    with StarvationMonitor([BATCH] * 100) as monitor:
+        for _ in monitor:
+            for _ in range(20):
+                a = (a @ a).clamp(-1, 1)
+    assert monitor.report().results[0].figures.gap_rate < 0.05
