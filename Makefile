@@ -40,10 +40,12 @@ endif
 		--editable '.[$(EXTRAS)]' | { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@
 
-setup-system:  ## Debian packages that a few tests need, where they are missing: for what DeepSpeed compiles on a CPU
+setup-system:  ## Debian packages that a few tests need, where they are missing: a compiler for DeepSpeed on CPU, Chromium
 	@{ command -v c++ && $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; } \
 		> /dev/null 2>&1 \
 		|| { apt-get update -qq && apt-get install --yes -qq --no-install-recommends g++ python3-dev; }
+	@{ command -v chromium && command -v chromedriver; } > /dev/null 2>&1 \
+		|| { apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium chromium-driver; }
 
 # A venv for each, since their requirements exclude each other (numpy, transformers, xxhash). What
 # can't be installed is named in .peers/NAME.failed, and the benchmark's table says so.

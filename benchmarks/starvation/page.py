@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES
+from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, called
+from benchmarks.starvation.charts import feeding, gaps, ladder, shares
+from benchmarks.starvation.charts.timeline import timeline
 from benchmarks.starvation.report import Report, figure_rows, percent, rate
+from benchmarks.starvation.result import Result
+from benchmarks.starvation.statistics import Estimate
 
-# Points of the gap chart: more would make the page heavy and show no more.
-GAP_POINTS = 2000
-SHOWN_SHARE = 1e-4
+# Names of `Result.estimates` that are shares of 1; the others have a unit of their own.
+SHARES = ("stall_rate", "gap_rate", "au", "goodput")
 
 
 def render(report: Report) -> str:
@@ -27,124 +29,86 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
-    environment.filters["rate"] = rate
-    # Below a hundredth of a percent a cause would only ask a question; the JSON has them all.
-    most = {c: max(r.figures.shares.get(c, 0.0) for r in report.results) for c in CAUSES}
+    environment.filters |= {"percent": percent, "rate": rate, "called": called}
     return environment.get_template("report.html").render(
         report=report,
         rows=figure_rows(report),
-        causes=CAUSES,
-        shown=[cause for cause, share in most.items() if share >= SHOWN_SHARE],
+        estimates=estimate_rows(report),
+        meanings=CAUSES,
+        shown=shares.shown_causes(report),
         input_causes=INPUT_CAUSES,
         cores=report.environment.get("cores", "?"),
-        charts={"time": time_chart(report), "gaps": gap_chart(report)},
-        facts={
-            "What ran": report.setup,
-            "Accelerator": report.device,
-            "Data": report.data,
-            **({"Tokenize job": report.job} if report.job else {}),
-            "Environment": report.environment,
-        },
+        chosen=most_starved(report),
+        knees=[(r, feeding.knee(r.workers)) for r in report.results if r.workers],
+        charts=charts(report),
+        facts=facts(report),
+        zip=zip,
         plotly=Markup(get_plotlyjs()),
     )
 
 
-def time_chart(report: Report) -> dict[str, Any]:
-    """Plotly's figure of where the window went, a bar a contender; colours are CSS variables."""
-    titles = [_plain(result.title) for result in reversed(report.results)]
-    traces = []
-    for cause, meaning in CAUSES.items():
-        shares = [100 * r.figures.shares.get(cause, 0.0) for r in reversed(report.results)]
-        if max(shares) < 100 * SHOWN_SHARE:
-            continue
-        traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": cause,
-                "x": shares,
-                "y": titles,
-                "marker": {"color": f"--{cause}"},
-                "hovertemplate": f"%{{y}}<br><b>%{{x:.2f}} %</b> {_plain(meaning)}<extra></extra>",
-            }
-        )
-    layout = {
-        "barmode": "stack",
-        "height": 110 + 62 * len(titles),
-        "bargap": 0.38,
-        "xaxis": {
-            "range": [0, 100],
-            "tickvals": [0, 25, 50, 75, 100],
-            "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"],
-            "zeroline": False,
-            "fixedrange": True,
-        },
-        "yaxis": {
-            "automargin": True,
-            "fixedrange": True,
-            "showgrid": False,
-            "ticklabelstandoff": 8,
-        },
-        "legend": {
-            "orientation": "h",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "x": 0,
-            "traceorder": "normal",
-        },
+def charts(report: Report) -> dict[str, list[dict[str, Any] | None]]:
+    """By the id of its place: one figure, or one for each contender; None where there is none."""
+
+    def each(make: Callable[[Report, Result], dict[str, Any] | None]) -> list[Any]:
+        return [make(report, result) for result in report.results]
+
+    return {
+        "waterfall": each(shares.waterfall),
+        "timeline": each(timeline),
+        "workers": each(feeding.workers),
+        "shares": [shares.side_by_side(report)],
+        "distribution": [gaps.distribution(report)],
+        "gaps": [gaps.over_time(report)],
+        "headroom": [feeding.headroom(report)],
+        "ladder": [ladder.ladder(report)],
     }
-    return {"data": traces, "layout": layout}
 
 
-def gap_chart(report: Report) -> dict[str, Any]:
-    """Plotly's figure of the idle time before every measured step."""
-    traces = []
-    for result in report.results:
-        points = thin(result.figures.starts_s, result.figures.gaps_ms)
-        colour = f"--contender-{result.name}"
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": _plain(result.title),
-                "x": [x for x, _ in points],
-                "y": [y for _, y in points],
-                "line": {"width": 1.2, "color": colour},
-                "marker": {"size": 4, "color": colour},
-                "hovertemplate": "at %{x:.2f} s: %{y:.2f} ms<extra>%{fullData.name}</extra>",
-            }
-        )
-    layout = {
-        "height": 300,
-        "hovermode": "closest",
-        "xaxis": {
-            "title": {"text": "seconds into the window", "font": {"size": 13}},
-            "fixedrange": True,
-            "showgrid": False,
-            "zeroline": False,
-        },
-        "yaxis": {
-            "title": {"text": "ms idle before it", "font": {"size": 13}},
-            "fixedrange": True,
-            "rangemode": "tozero",
-            "automargin": True,
-        },
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+def most_starved(report: Report) -> int:
+    """Number of the contender that a reader wants explained first."""
+    rates = [result.figures.stall_rate for result in report.results]
+    return max(range(len(rates)), key=rates.__getitem__)
+
+
+def estimate_rows(report: Report) -> list[tuple[str, list[str]]]:
+    """(figure, `median [low, high]` per contender), for the figures that any of them has."""
+    names = dict.fromkeys(name for result in report.results for name in result.estimates)
+    return [(name, [interval(name, r.estimates.get(name)) for r in report.results])
+            for name in names]  # fmt: skip
+
+
+def interval(name: str, estimate: Estimate | None) -> str:
+    """`24.6 % [23.9, 25.3]`, in the unit that the figure's name tells."""
+    if estimate is None:
+        return "-"
+    scale, unit, digits = 1.0, "", 2
+    if name in SHARES:
+        scale, unit, digits = 100.0, " %", 2
+    elif name == "tokens_per_s":
+        scale, unit, digits = 1e-3, " ktok/s", 1
+    elif name.endswith("_ms"):
+        unit = " ms"
+    value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:,.{digits}f}{unit} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def facts(report: Report) -> dict[str, dict[str, str]]:
+    """What the figures hold for, as words under headings."""
+    found = {
+        "What ran": dict(report.setup),
+        "Accelerator": dict(report.device),
+        "Data": dict(report.data),
+        "Tokenize job": dict(report.job),
+        "Environment": dict(report.environment),
     }
-    return {"data": traces, "layout": layout}
-
-
-def thin(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
-    """At most about `GAP_POINTS` points; of each stretch the highest, so that none is hidden."""
-    points = list(zip(xs, ys, strict=True))
-    every = max(1, len(points) // GAP_POINTS)
-    return [
-        max(points[at : at + every], key=lambda point: point[1])
-        for at in range(0, len(points), every)
-    ]
-
-
-def _plain(text: str) -> str:
-    """Plotly reads a subset of HTML in its labels: this keeps text text."""
-    return html.escape(text, quote=False)
+    if report.emulated:
+        found["Accelerator"]["emulator"] = report.calibration
+    if report.price is not None:
+        price = report.price
+        found["Price"] = {
+            "node": f"{price.instance}, {price.cards} cards",
+            "an hour": f"${price.usd_per_hour:.2f}",
+            "source": f"{price.source}, {price.date}",
+        }
+    return {heading: these for heading, these in found.items() if these}

@@ -106,15 +106,26 @@ class Report:
         """The document as text."""
         return json.dumps(self.document(), indent=1, allow_nan=False)
 
-    def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write report.json and report.html into `folder`; their paths."""
+    def write(self, folder: Path, older: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
+        """Write report.json, report.html and report.md into `folder`; their paths.
+
+        `older`: the document of another report, which report.md is to compare this one with.
+        """
+        from benchmarks.starvation.compare import compare
+        from benchmarks.starvation.markdown import markdown
         from benchmarks.starvation.page import render
 
         folder.mkdir(parents=True, exist_ok=True)
-        data, page = folder / "report.json", folder / "report.html"
-        data.write_text(self.to_json())
-        page.write_text(render(self), encoding="utf-8")
-        return data, page
+        comparison = None if older is None else compare(older, self)
+        written = {
+            "report.json": self.to_json(),
+            "report.html": render(self),
+            "report.md": markdown(self, comparison),
+        }
+        for name, content in written.items():
+            # File names may hold bytes that are no text.
+            (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+        return tuple(folder / name for name in written)
 
     def _starved(self, result: Result) -> str:
         """`23.4 % [22.8, 24.1], mainly I/O latency, costs $12.9/h on p5.48xlarge`."""

@@ -2,19 +2,50 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from benchmarks.starvation.page import gap_chart, render, time_chart
+from benchmarks.starvation.causes import CAUSES
+from benchmarks.starvation.charts import feeding, gaps, shares
+from benchmarks.starvation.charts.timeline import timeline
+from benchmarks.starvation.page import charts, render
 from benchmarks.starvation.report import console_table, percent
+from benchmarks.starvation.result import WorkersPoint
+from tests.benchmarks.reports import example_report
 from tests.benchmarks.support import figures, report
 
 HOSTILE = "<script>alert('x')</script>&\"</script><img src=x onerror=alert(1)>"
+# What the code itself decides: names of causes and lanes, and numbers.
+OURS = {"cause", "kind", "lane", "expected", "causes", "shares", "cannot_see", "family", "called"}
 
 
-def charts(page: str) -> dict[str, Any]:
+def hostile(value: Any) -> Any:
+    """The same report with `HOSTILE` wherever a text may come from outside."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value,
+            **{
+                field.name: hostile(getattr(value, field.name))
+                for field in fields(value)
+                if field.name not in OURS
+            },
+        )
+    if isinstance(value, dict):
+        names = {name: name if name in ESTIMATED else f"{HOSTILE}{name}" for name in value}
+        return {names[name]: hostile(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(hostile(item) for item in value)
+    return HOSTILE if isinstance(value, str) else value
+
+
+ESTIMATED = set(example_report().results[0].estimates)
+
+
+def drawn(page: str) -> dict[str, Any]:
     found = re.search(
         r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL
     )
@@ -23,43 +54,29 @@ def charts(page: str) -> dict[str, Any]:
     return parsed
 
 
-def test_the_verdict_comes_first():
-    given = report()
-    assert given.verdict == (
-        "emulated(H100 124M seq 1024): Stoker starved 0.02 %, inline tokenization 41 %"
-    )
-    page = render(given)
-    body = re.sub(r"<[^>]+>", " ", page.partition("<main>")[2])
+def test_the_verdict_comes_first_with_interval_cause_and_money():
+    body = re.sub(r"<[^>]+>", " ", render(example_report()).partition("<main>")[2])
     words = " ".join(body.split())
     assert words.startswith(
-        "Stoker emulated(H100 124M seq 1024) Stoker starved 0.02 %, inline tokenization 41 %"
+        "Stoker emulated(H100 124M seq 1024, time x 0.04) Stoker starved 0.9 % [0.9, 0.9], mainly"
+        " I/O latency, costs $0.495/h on p5.48xlarge; inline tokenization 24.6 % [23.9, 25.3],"
+        " mainly heavy preprocessing, costs $13.5/h on p5.48xlarge"
     )
 
 
 def test_everything_from_outside_is_escaped():
-    base = report()
-    hostile = replace(
-        base,
-        accelerator=HOSTILE,
-        left_out={HOSTILE: HOSTILE},
-        device={HOSTILE: HOSTILE},
-        data={"dataset": HOSTILE},
-        setup={HOSTILE: HOSTILE},
-        environment={"cpu": HOSTILE},
-        job={HOSTILE: HOSTILE},
-        results=tuple(replace(r, title=HOSTILE, note=HOSTILE) for r in base.results),
-    )
-    page = render(hostile)
+    page = render(hostile(example_report()))
+    assert page.count("&lt;script&gt;alert") > 50
     assert "<script>alert" not in page
     assert "<img src=x" not in page
-    assert "&lt;script&gt;alert" in page
     # Plotly reads some HTML in labels, so they are escaped once more inside the JSON.
-    for trace in charts(page)["gaps"]["data"]:
+    assert "\\u003cscript" not in page
+    for trace in drawn(page)["gaps"][0]["data"]:
         assert trace["name"].startswith("&lt;script&gt;")
 
 
 def test_the_page_needs_no_network_and_holds_plotly_once():
-    page = render(report())
+    page = render(example_report())
     plotly = re.search(r"<script>(/\*.*?)</script>", page, re.DOTALL)
     assert plotly
     own = page.replace(plotly[1], "")
@@ -69,40 +86,139 @@ def test_the_page_needs_no_network_and_holds_plotly_once():
     assert not re.search(r"<(link|img|iframe|object)\b|@import|url\(", own)
 
 
-def test_the_page_reads_on_a_phone_and_in_the_dark():
-    page = render(report())
-    assert 'name="viewport" content="width=device-width' in page
-    assert "prefers-color-scheme: dark" in page
+def test_every_picture_of_an_emulated_accelerator_says_so():
+    pictures = [one for several in charts(example_report()).values() for one in several if one]
+    assert len(pictures) == 12
+    for picture in pictures:
+        assert picture["layout"]["title"]["text"] == (
+            "emulated(H100 124M seq 1024, time x 0.04), uncalibrated"
+        )
 
 
-def test_the_bars_sum_to_the_whole_window_and_no_gap_is_thinned_away():
-    given = report()
-    bars = time_chart(given)["data"]
+def test_every_colour_is_a_variable_that_both_themes_define():
+    page = render(example_report())
+    light, _, dark = page.partition("prefers-color-scheme: dark")
+    used = set(re.findall(r'"(--[\w-]+)"', json.dumps(drawn(page))))
+    used |= set(re.findall(r"var\((--[\w-]+)\)", page))
+    assert len(used) > 25
+    for colour in used:
+        assert f"{colour}: #" in light, colour
+        assert f"{colour}: #" in dark.partition("</style>")[0], colour
+
+
+def test_the_bars_side_by_side_sum_to_the_whole_window():
+    bars = shares.side_by_side(example_report())["data"]
     for number in range(3):
         assert sum(bar["x"][number] for bar in bars) == pytest.approx(100, abs=0.05)
-    gaps = tuple(99.0 if at == 6001 else 0.0 for at in range(9001))
-    long = replace(given.results[1], figures=figures(0.1, gaps))
-    line = gap_chart(replace(given, results=(long,)))["data"][0]
+
+
+parts = st.lists(st.floats(0, 1), min_size=len(CAUSES), max_size=len(CAUSES)).filter(sum)
+
+
+@given(parts, st.floats(0.01, 1))
+@settings(max_examples=100)
+def test_the_waterfall_goes_from_the_window_down_to_what_was_useful(sizes, efficiency):
+    whole = sum(sizes)
+    split = {cause: size / whole for cause, size in zip(CAUSES, sizes, strict=True)}
+    example = example_report().results[0]
+    seen = replace(example.figures, shares=split, padding_efficiency=efficiency)
+    level = 1.0
+    for name, base, size in shares.waterfall_rows(replace(example, figures=seen)):
+        # A cause hangs from what was left before it; a sum stands on the ground.
+        assert base + size == pytest.approx(level, abs=0.002)
+        if name in shares.SUMS:
+            assert base == 0
+        else:
+            level = base
+    assert level == pytest.approx(split["compute"] * efficiency, abs=0.002)
+
+
+def test_contenders_of_one_name_keep_a_bar_each():
+    base = example_report()
+    same = replace(base, results=tuple(replace(r, title="my loader") for r in base.results))
+    assert shares.side_by_side(same)["data"][0]["y"] == [0, 1, 2]
+
+
+def test_no_gap_is_thinned_away():
+    lengths = tuple(99.0 if at == 6001 else 0.0 for at in range(9001))
+    base = example_report()
+    long = replace(base.results[1], figures=figures(0.1, lengths))
+    line = gaps.over_time(replace(base, results=(long,)))["data"][0]
     assert len(line["x"]) == len(line["y"]) < 2500
     worst = line["y"].index(99)
     assert line["x"][worst] == pytest.approx(600.1)
 
 
-def test_an_invalid_run_says_so_everywhere():
-    base = report()
+@given(st.lists(st.floats(0, 1e5), min_size=1, max_size=5000))
+@settings(max_examples=50)
+def test_the_curve_of_gaps_counts_those_that_are_longer(lengths):
+    xs, ys = gaps.survival(lengths)
+    assert len(xs) <= gaps.GAP_POINTS
+    assert xs[-1] == pytest.approx(max(*lengths, gaps.SHORTEST_MS), abs=1e-6)
+    assert ys[-1] == pytest.approx(0, abs=1e-6)
+    for x, y in list(zip(xs, ys, strict=True))[:: max(1, len(xs) // 20)]:
+        longer = sum(length > x + 1e-6 for length in lengths)
+        at_least = sum(length > x - 1e-6 for length in lengths)
+        assert longer - 1e-3 <= y / 100 * len(lengths) <= at_least + 1e-3
+
+
+def test_the_timeline_has_every_span_on_its_lane():
+    given = example_report()
+    result = given.results[2]
+    assert result.timeline is not None
+    picture = timeline(given, result)
+    assert picture is not None
+    bars = [
+        (lane, base, length)
+        for trace in picture["data"]
+        for lane, base, length in zip(trace["y"], trace["base"], trace["x"], strict=True)
+    ]
+    assert len(bars) == len(result.timeline.spans)
+    busy = sum(length for lane, _, length in bars if lane == 0)
+    assert busy == pytest.approx(picture["layout"]["xaxis"]["range"][1])
+    assert timeline(given, replace(result, timeline=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "bend"), [((100, 200, 395, 400), 2), ((100, 90, 80, 70), 0), ((1, 2, 4, 8), 3)]
+)
+def test_the_knee_is_the_fewest_workers_that_reach_nine_tenths_of_the_best(rates, bend):
+    points = [WorkersPoint(at, rate, rate / 1000) for at, rate in enumerate(rates)]
+    found = feeding.knee(points)
+    assert found is not None
+    assert found.workers == bend
+
+
+def test_an_invalid_an_unstable_and_a_doubtful_run_say_so_everywhere():
+    base = example_report()
     bad = replace(base.results[1].figures, overshoot_share=0.02)
-    invalid = replace(base, results=(base.results[0], replace(base.results[1], figures=bad)))
-    assert "invalid" in invalid.verdict
-    assert "Not to be trusted" in render(invalid)
-    assert json.loads(invalid.to_json())["valid"] is False
-    assert "Not to be trusted" not in render(base)
+    assert base.ladder is not None
+    doubtful = replace(
+        base,
+        results=(replace(base.results[0], spread=0.2), replace(base.results[1], figures=bad)),
+        ladder=replace(base.ladder, difference=0.031),
+    )
+    assert "invalid" in doubtful.verdict
+    page = render(doubtful)
+    for words in ("Not to be trusted", "Unstable.", "Two methods disagree", "A control failed"):
+        assert words in page
+    assert json.loads(doubtful.to_json())["valid"] is False
+    fine = render(replace(base, controls=base.controls[:2]))
+    assert 'class="warning"' not in fine
+
+
+def test_a_report_with_nothing_optional_is_a_page_too():
+    page = render(report())
+    assert "<h2>Controls" not in page
+    assert "<h2>What to do" not in page
+    assert drawn(page)["ladder"] == [None]
 
 
 def test_the_json_has_a_version_the_verdict_and_every_figure(tmp_path):
     given = report()
     unknown = replace(given.results[0].figures, au=float("nan"))
     given = replace(given, results=(replace(given.results[0], figures=unknown), *given.results[1:]))
-    data, page = given.write(tmp_path / "new" / "folder")
+    data, page = given.write(tmp_path / "new" / "folder")[:2]
     document = json.loads(data.read_text())
     assert document["version"] == 2
     assert document["verdict"] == given.verdict
@@ -111,6 +227,13 @@ def test_the_json_has_a_version_the_verdict_and_every_figure(tmp_path):
     assert document["results"][0]["headroom"] is None
     assert document["environment"]["cpu"] == "AMD EPYC"
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_name_that_is_no_text_is_written_too(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    written = replace(report(), data={"dataset": name}).write(tmp_path)
+    assert [path.name for path in written] == ["report.json", "report.html", "report.md"]
+    assert all("caf" in path.read_text(encoding="utf-8") for path in written)
 
 
 def test_the_console_table_has_a_column_a_contender_and_says_who_is_missing():

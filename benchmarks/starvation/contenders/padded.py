@@ -100,7 +100,7 @@ class PaddedRows:
         """See `Contender.timeline`."""
         return self._kept.rows()
 
-    def _pad(self, rows: Sequence[list[int]]) -> Batch:
+    def _pad(self, rows: list[list[int]]) -> Batch:
         samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
         padded = self._collate(samples)
         return dict(padded)

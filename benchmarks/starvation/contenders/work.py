@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,10 @@ class WorkClock:
 class TimedCollate:
     """`collate` on the clock; returns (batch, what `clock` saw)."""
 
-    def __init__(self, clock: WorkClock, collate: Callable[[Sequence[Any]], Batch]) -> None:
+    def __init__(self, clock: WorkClock, collate: Callable[[list[Any]], Batch]) -> None:
         self.clock, self.collate = clock, collate
 
-    def __call__(self, samples: Sequence[Any]) -> tuple[Batch, tuple[int, bytes]]:
+    def __call__(self, samples: list[Any]) -> tuple[Batch, tuple[int, bytes]]:
         """See `TimedCollate`."""
         self.clock.doing("assemble")
         batch = self.collate(samples)

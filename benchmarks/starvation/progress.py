@@ -1,0 +1,71 @@
+"""How a measurement is doing while it runs: steps, how much it starved so far, when it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import IO, Self
+
+from tqdm import tqdm
+
+from benchmarks.starvation.accelerator import Batch
+
+
+class Progress:
+    """A bar on stderr, or nothing where that is no terminal.
+
+    What it says is a bound: a wait in next() starves the device only once its queue is empty,
+    which is known when the run is over.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        steps: int,
+        *,
+        file: IO[str] | None = None,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._clock = clock
+        self._began = self._waited = 0
+        shown = None if file is None else False
+        self._bar = tqdm(
+            total=steps, desc=title, unit="step", leave=False, disable=shown, file=file
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, the waits for them counted; the first opens the clock."""
+        asked = self._clock()
+        for batch in batches:
+            if self._began:
+                self._waited += self._clock() - asked
+            else:
+                self._began = self._clock()
+            yield batch
+            asked = self._clock()
+
+    @property
+    def starved_at_most(self) -> float:
+        """Share of the time since the first batch that the loop stood in next(), 0 to 1."""
+        return self._waited / max(1, self._clock() - self._began) if self._began else 0.0
+
+    def step(self, _: int) -> None:
+        """One more step was handed to the device."""
+        self._bar.set_postfix_str(f"starved <= {100 * self.starved_at_most:.1f} %", refresh=False)
+        self._bar.update()
+
+    def now(self, title: str) -> None:
+        """What is going on from here on."""
+        self._bar.set_description(title)

@@ -1,0 +1,50 @@
+"""What is said while a measurement runs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.progress import Progress
+
+
+class Clock:
+    """Moves when told."""
+
+    now = 1
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_steps_the_share_waited_so_far_and_the_time_left_are_shown():
+    clock, shown = Clock(), io.StringIO()
+
+    def batches() -> Iterator[Batch]:
+        while True:
+            clock.now += 30
+            yield {"input_ids": torch.zeros(1)}
+
+    with Progress("mine", 10, file=shown, clock=clock) as progress:
+        taken = progress.watch(batches())
+        for step in range(1, 5):
+            next(taken)
+            clock.now += 70
+            progress.step(step)
+        # The first wait is opening, no starvation; then 30 of every 100 and a last 70.
+        assert progress.starved_at_most == pytest.approx(90 / 370)
+        progress.now("mine, unthrottled")
+    said = shown.getvalue()
+    assert "mine:" in said
+    assert "4/10 [00:00<00:00" in said
+    assert "starved <= 24.3 %" in said
+    assert "mine, unthrottled" in said
+
+
+def test_before_the_first_batch_nothing_is_claimed():
+    with Progress("mine", 10, file=io.StringIO()) as progress:
+        assert progress.starved_at_most == 0
