@@ -61,6 +61,7 @@ class Side:
     node: Node = field(default_factory=Node)
     ranks: int = 1
     late_s: float = 0.0
+    time_scale: float = 1.0
 
     def run(self, steps: int) -> list[Recording]:
         """Train for `steps` behind the warm-up; a recording for each rank."""
@@ -79,7 +80,9 @@ class Side:
             if late_s:
                 time.sleep(late_s)
 
-        accelerator = EmulatedAccelerator(self.profile, node=self.node, exchange=exchange)
+        accelerator = EmulatedAccelerator(
+            self.profile, time_scale=self.time_scale, node=self.node, exchange=exchange
+        )
         with closing(accelerator), self.contender.ready():
             recording, batches = record(self.contender.open, accelerator, plan, on_step)
             recording = replace(recording, timeline=self.contender.timeline(), rank=rank)
