@@ -1,7 +1,7 @@
 """The monitor in loops that frameworks own: as a callback of HF Trainer and of Lightning.
 
 Neither tells when it asks for a batch. Asked is taken to be when it had done with the step before:
-its last callback after that. A loader with a `timeline()` says what the wait was for.
+its last callback after that. A loader with a `timeline()` says what the batch waited for.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def trainer_callback(monitor: StarvationMonitor[Any]) -> Any:
     except ImportError as error:
         raise StokerError("a Trainer callback needs transformers: pip install it") from error
 
-    class Callback(_Steps, TrainerCallback):  # type: ignore[misc]
+    class Callback(_Steps, TrainerCallback):
         """See `trainer_callback`."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -93,7 +93,7 @@ def lightning_callback(monitor: StarvationMonitor[Any]) -> Any:
     except ImportError as error:
         raise StokerError("a Lightning callback needs lightning: pip install it") from error
 
-    class Callback(_Steps, LightningCallback):  # type: ignore[misc]
+    class Callback(_Steps, LightningCallback):
         """See `lightning_callback`."""
 
         def on_train_start(self, trainer: Any, module: Any) -> None:

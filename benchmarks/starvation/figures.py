@@ -13,6 +13,7 @@ from benchmarks.starvation.recording import Recording
 
 # More than 1 % of the window lost by the emulator itself: the figures would be about the emulator.
 OVERSHOOT_LIMIT = 0.01
+BURST = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Figures:
     tokens_per_s: trained, without padding. demand_tokens_per_s: slots a second if never idle.
     cpu_cores: CPU seconds of this process and its children / wall seconds. overshoot_share: what
     the emulator itself may have caused / T. shares: of T, by cause. gaps_ms: before each step,
-    which begins starts_s into the window.
+    which begins starts_s into the window. longest_burst_steps: most steps one after the other that
+    waited for input for more than 5 % of their period.
     """
 
     steps: int
@@ -48,6 +50,7 @@ class Figures:
     gap_max_ms: float
     gaps_ms: tuple[float, ...]
     starts_s: tuple[float, ...]
+    longest_burst_steps: int = 0
 
     @property
     def valid(self) -> bool:
@@ -78,6 +81,7 @@ def figures(recording: Recording, parts: Attribution) -> Figures:
         overshoot_share=float(measured["overshoot"].sum() / max(1, parts.window)),
         clock_error_ns=recording.trace.clock_error_ns,
         shares={cause: parts.share(cause) for cause in parts.nanoseconds},
+        longest_burst_steps=_longest(parts.column(*INPUT_CAUSES) > BURST * parts.steps.sum(axis=1)),
         gap_p50_ms=float(p50),
         gap_p95_ms=float(p95),
         gap_p99_ms=float(p99),
@@ -85,6 +89,12 @@ def figures(recording: Recording, parts: Attribution) -> Figures:
         gaps_ms=tuple((gaps / 1e6).round(3).tolist()),
         starts_s=tuple(((measured["start"] - steps["end"][first - 1]) / 1e9).round(4).tolist()),
     )
+
+
+def _longest(starved: np.ndarray) -> int:
+    """The longest run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], starved.astype(np.int8), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def utilization(steps: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from benchmarks.starvation.recording import Recording, Trace
 ROUNDS = 9
 SCALARS = (
     *("warmup", "first_batch_ns", "cpu_seconds", "cpu_wall_seconds"),
-    *("seed", "rank", "separable", "cut", "overhead_ns"),
+    *("seed", "rank", "separable", "cut", "epochs", "overhead_ns"),
 )
 NO_TIMES = ("step", "batch", "worker", "overshoot", "slots", "tokens", "bytes", "waited")
 
@@ -90,7 +90,7 @@ def decode(data: bytes) -> Recording:
         spans=arrays["spans"],
         pressure=arrays["pressure"],
         timeline=arrays.get("timeline"),
-        **(words | {"cut": tuple(words["cut"])}),
+        **(words | {name: tuple(words[name]) for name in ("cut", "epochs")}),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,10 @@ class Marks(Protocol):
 
     def mark(self) -> int:
         """This moment; the number it has in what `finish` returns."""
+
+    @property
+    def known(self) -> Sequence[float]:
+        """Nanoseconds of the first marks, as many as are known yet; where 0 is, is left open."""
 
     def finish(self) -> tuple[np.ndarray, int]:
         """int64 [marks], nanoseconds of `time.perf_counter_ns`, and how far they may be off."""
@@ -35,6 +40,11 @@ class HostMarks:
         """See `Marks.mark`."""
         self._times.append(time.perf_counter_ns())
         return len(self._times) - 1
+
+    @property
+    def known(self) -> Sequence[float]:
+        """See `Marks.known`."""
+        return self._times
 
     def finish(self) -> tuple[np.ndarray, int]:
         """See `Marks.finish`."""
@@ -104,6 +114,11 @@ class CudaMarks:
         event.record(torch.cuda.current_stream(self.clock.device))
         self._pending.append(event)
         return len(self._times) + len(self._pending) - 1
+
+    @property
+    def known(self) -> Sequence[float]:
+        """See `Marks.known`."""
+        return self._times
 
     def finish(self) -> tuple[np.ndarray, int]:
         """See `Marks.finish`; waits for the device."""

@@ -84,17 +84,17 @@ def record(
     ends: list[int] = []
     opened = time.perf_counter_ns()
     batches = open_batches()
-    watch, overhead = Watch(), 0
+    watch, overhead, worked = Watch(), 0, 0
     cpu, cpu_from = _cpu_seconds(), opened
     watch.start()
     try:
         while not ends or not plan.over(ends, opened):
+            overhead += time.thread_time_ns() - worked if ends else 0
             asked = time.perf_counter_ns()
-            overhead += asked - ends[-1] if ends else 0
             batch = next(batches)
             got = time.perf_counter_ns()
             handed = accelerator.submit(batch)
-            submitted = time.perf_counter_ns()
+            submitted, worked = time.perf_counter_ns(), time.thread_time_ns()
             del batch
             rows.append((asked, got, handed or submitted, submitted))
             ends.append(submitted)
@@ -106,7 +106,9 @@ def record(
         watch.stop()
     cpu, cpu_wall = _cpu_seconds() - cpu, (time.perf_counter_ns() - cpu_from) / 1e9
     trace = accelerator.finish()
-    warmup = plan.warmup or warmup_in(np.diff(trace.steps["end"]))
+    # By the device's times, which differ a little from those by which the loop was ended.
+    found = min(warmup_in(np.diff(trace.steps["end"])), max(1, len(rows) - plan.steps))
+    warmup = plan.warmup or found
     recording = Recording(
         host=np.array(rows, dtype=HOST_STEP),
         trace=trace,

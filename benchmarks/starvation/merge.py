@@ -73,6 +73,7 @@ def merge(
         spread=spread([float(table["period"].mean()) for table in tables]),
         straggler_loss=None if None in losses else float(np.median(np.array(losses, float))),
         padding_lost=1 - merged.padding_efficiency,
+        epoch_edge_gap_ms=_epoch_edge(everyone),
         overhead_share=overhead / max(1, _recorded(everyone)),
         counters=_counters(everyone),
         timeline=first_steps(shown),
@@ -112,14 +113,27 @@ def _merged(seeds: Sequence[Sequence[Figures]], shares: dict[str, float]) -> Fig
         if field.type == "float":
             means = [np.mean([getattr(each, field.name) for each in ranks]) for ranks in seeds]
             numbers[field.name] = float(np.median(means))
+    longest = max(each.longest_burst_steps for each in everyone)
     numbers["overshoot_share"] = max(each.overshoot_share for each in everyone)
     return replace(
         everyone[0],
         **numbers,  # type: ignore[arg-type]
         steps=min(each.steps for each in everyone),
+        longest_burst_steps=longest,
         clock_error_ns=max(each.clock_error_ns for each in everyone),
         shares=shares,
     )
+
+
+def _epoch_edge(everyone: Sequence[Measured]) -> float | None:
+    """The longest gap before an epoch's first step in any window, ms."""
+    gaps = [
+        int(parts.gaps[step - recording.warmup])
+        for recording, parts in everyone
+        for step in recording.epochs
+        if recording.warmup <= step < recording.warmup + len(parts.gaps)
+    ]
+    return max(gaps) / 1e6 if gaps else None
 
 
 def _recorded(everyone: Sequence[Measured]) -> int:

@@ -28,6 +28,7 @@ from benchmarks.starvation.measure import warmup_in
 from benchmarks.starvation.merge import merge
 from benchmarks.starvation.recording import HOST_STEP, SPAN, STEP, Recording, Trace
 from benchmarks.starvation.report import Report
+from benchmarks.starvation.running import Running, SoFar
 from benchmarks.starvation.watching import Watch
 from shards.errors import StokerError
 
@@ -62,7 +63,7 @@ class StarvationMonitor(Generic[B]):
     ) -> None:
         self.loader, self.name, self.seed = loader, name, seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._watch = Watch()
+        self._watch, self._running = Watch(), Running()
         self._rows: list[tuple[int, int]] = []
         self._sizes: list[tuple[int, int | torch.Tensor, int]] = []
         self._ends: list[int] = []
@@ -70,10 +71,11 @@ class StarvationMonitor(Generic[B]):
         self._spans: list[tuple[str, int, int]] = []
         self._host_spans: list[tuple[str, int, int]] = []
         self._asked = self._entered = 0
+        self._epochs: list[int] = []
         self._started: int | None = None
         self._marks: Marks | None = None
         self._recording: Recording | None = None
-        self.waited_ns = self.overhead_ns = 0
+        self.overhead_ns = 0
 
     def __enter__(self) -> Self:
         """Begin to watch."""
@@ -98,6 +100,8 @@ class StarvationMonitor(Generic[B]):
     def __iter__(self) -> Iterator[B]:
         """The batches of one epoch of the loader."""
         try:
+            if self._rows:
+                self._epochs.append(len(self._rows))
             self.ask()
             for batch in self.loader:
                 self.begin_step(batch)
@@ -116,6 +120,10 @@ class StarvationMonitor(Generic[B]):
     def steps(self) -> int:
         """Steps that are over."""
         return len(self._bounds)
+
+    def so_far(self) -> SoFar:
+        """The window up to now, roughly, without its warm-up found; any thread may ask."""
+        return self._running.so_far
 
     @contextmanager
     def span(self, cause: str) -> Iterator[None]:
@@ -151,27 +159,26 @@ class StarvationMonitor(Generic[B]):
 
     def begin_step(self, batch: object) -> None:
         """The loop has got `batch`; likewise."""
-        got = time.perf_counter_ns()
+        got, worked = time.perf_counter_ns(), time.thread_time_ns()
         if self._marks is None or self._full or self._started is not None:
             return
-        asked = self._asked or got
-        self.waited_ns += got - asked
-        self._rows.append((asked, got))
+        self._rows.append((self._asked or got, got))
         self._sizes.append(_sizes(batch))
         self._asked = 0
         self._started = self._marks.mark()
-        self.overhead_ns += time.perf_counter_ns() - got
+        self.overhead_ns += time.thread_time_ns() - worked
 
     def end_step(self) -> None:
         """What is to be done with the batch is done, or enqueued; likewise."""
         if self._started is None or self._marks is None:
             return
-        over = time.perf_counter_ns()
+        over, worked = time.perf_counter_ns(), time.thread_time_ns()
         self._bounds.append((self._started, self._marks.mark()))
         self._started = None
         self._ends.append(over)
         self._watch.step(len(self._bounds) - 1)
-        self.overhead_ns += time.perf_counter_ns() - over
+        self._running.add(self._marks.known, self._bounds, self._rows, self._spans)
+        self.overhead_ns += time.thread_time_ns() - worked
 
     def recording(self) -> Recording:
         """What was seen by this rank.
@@ -248,6 +255,7 @@ class StarvationMonitor(Generic[B]):
             separable=ranks == 1 or any(cause == COMMUNICATION for cause, *_ in marked),
             # A device goes on computing while the host collects garbage.
             cut=(H2D, CHECKPOINT, HOST, GC) if on_host else (H2D, CHECKPOINT, HOST),
+            epochs=tuple(each for each in self._epochs if each < len(steps)),
             overhead_ns=self.overhead_ns,
         )
 
@@ -275,4 +283,4 @@ def _sizes(batch: Any) -> tuple[int, int | torch.Tensor, int]:
 
 def _cpu_seconds() -> float:
     times = psutil.Process().cpu_times()
-    return times.user + times.system + times.children_user + times.children_system
+    return float(times.user + times.system + times.children_user + times.children_system)

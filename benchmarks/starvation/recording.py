@@ -62,7 +62,9 @@ class Recording:
     `timeline`: what the loader kept of its batches: WORK rows, or rows of `loaders.stats`; None
     from one that keeps nothing. `separable`: False where a step of several ranks doesn't show when
     it waited for them. `cut`: causes whose spans are no part of a step, where a step is all that
-    the loop does between two batches. `overhead_ns`: what writing all this took.
+    the loop does between two batches. `epochs`: steps with an epoch's first batch, but for the
+    very first. `overhead_ns`: CPU time of the loop's thread that writing all
+    this took.
     """
 
     host: np.ndarray
@@ -78,4 +80,5 @@ class Recording:
     rank: int = 0
     separable: bool = True
     cut: tuple[str, ...] = ()
+    epochs: tuple[int, ...] = ()
     overhead_ns: int = 0

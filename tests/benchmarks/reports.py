@@ -102,6 +102,7 @@ def example_result(
         clock_error_ns=1200, shares={cause: ns / WINDOW_NS for cause, ns in causes.items()},
         gap_p50_ms=sorted(gaps)[STEPS // 2], gap_p95_ms=sorted(gaps)[-10],
         gap_p99_ms=sorted(gaps)[-2], gap_max_ms=max(gaps), gaps_ms=gaps,
+        longest_burst_steps=STEPS if stall > 0.05 else 0,
         starts_s=tuple(round(at * STEP_MS / 1e3, 4) for at in range(STEPS)),
     )  # fmt: skip
     runs = tuple(

@@ -69,13 +69,14 @@ def test_hf_trainer_is_watched_by_a_callback(tmp_path: Path) -> None:
 def test_lightning_is_watched_by_a_callback(tmp_path: Path) -> None:
     import lightning
 
-    class Module(lightning.LightningModule):  # type: ignore[misc]
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(4, 1)
 
         def training_step(self, batch: dict[str, torch.Tensor], at: int) -> torch.Tensor:
-            return (self.layer(batch["x"]) - batch["labels"]).square().mean()
+            loss: torch.Tensor = (self.layer(batch["x"]) - batch["labels"]).square().mean()
+            return loss
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.1)

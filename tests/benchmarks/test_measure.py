@@ -1,6 +1,7 @@
 """Figures are what the formulas say, on timelines made by hand; and the loop is a real loop."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,9 @@ def test_stall_rate_gap_rate_and_goodput_are_the_formulas():
     assert result.starts_s == (0.0, 0.02, 0.03, 0.05)
     assert result.gap_max_ms == 10
     assert result.gap_p50_ms == 5
+    assert result.longest_burst_steps == 1
+    burst = recording([7, 0, 10, 1, 10, 0, 10])
+    assert figures(burst, explain(burst)).longest_burst_steps == 3
     assert result.cpu_cores == 1.5
     assert result.overshoot_share == pytest.approx(0.4 / 60)
     assert result.valid
@@ -141,3 +145,21 @@ def test_the_loop_warms_up_then_measures_and_stops_when_its_time_is_over():
 def test_a_plan_without_steps_is_refused():
     with pytest.raises(ValueError, match="at least one step"):
         Plan(steps=10, warmup=0, seconds=1)
+
+
+def test_warm_up_is_found_in_the_loop_and_steps_are_measured_behind_it():
+    profile = replace(PROFILES["h100-1b"], step_s=0.002, batch_size=2, seq_len=8, parameters=0)
+    ids = torch.zeros(2, 8, dtype=torch.int64)
+
+    def slow_at_first():
+        for number in itertools.count():
+            if number < 30:
+                time.sleep(0.03)
+            yield {"input_ids": ids, "labels": ids}
+
+    device = EmulatedAccelerator(profile)
+    run, _ = record(slow_at_first, device, Plan(steps=60), lambda _: None)
+    device.close()
+    assert run.warmup >= 25
+    assert len(run.host) - run.warmup >= 60
+    assert run.overhead_ns > 0

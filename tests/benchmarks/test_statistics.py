@@ -44,14 +44,16 @@ def test_an_estimate_is_the_median_of_the_seeds_inside_its_interval():
     assert estimate(seeds, {"stall_rate": stall_rate})["stall_rate"] == made
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+@pytest.mark.parametrize("count", [1, 3])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(count):
     truth = stall_rate(stalls(12345, steps=1_000_000))
     held = 0
     for number in range(30):
-        seeds = [stalls(1000 * number + seed) for seed in range(3)]
+        seeds = [stalls(1000 * number + seed) for seed in range(count)]
         made = estimate(seeds, {"stall_rate": stall_rate})["stall_rate"]
         held += made.low <= truth <= made.high
-    assert held >= 25
+    # Steps drawn one by one, bursts torn apart, held it 17 times with one seed.
+    assert held >= 24
 
 
 def test_a_loop_without_any_spread_has_no_interval():
