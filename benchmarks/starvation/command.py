@@ -30,11 +30,10 @@ from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
 from benchmarks.starvation.options import Options as Options
-from benchmarks.starvation.page import interval
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.progress import Progress
-from benchmarks.starvation.report import Report, console_table
+from benchmarks.starvation.report import Report, console_table, interval
 from benchmarks.starvation.result import Ladder, Result
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import step_table, write_steps
@@ -259,19 +258,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
-    _add(
-        how,
-        "--price",
-        "US dollars an hour of the node (default: the profile's, on demand)",
-        type=float,
-    )
-    _add(
-        parser,
-        "--output",
-        "folder for the report: json, html, md, parquet",
-        Path("report"),
-        type=Path,
-    )
+    _add(how, "--price", "US dollars an hour of the node (default: the profile's)", type=float)
+    _add(parser, "--output", "folder for report.html and the rest", Path("report"), type=Path)
     parser.add_argument(
         "--ladder", action="store_true", help="check Stoker's causes by taking them away one by one"
     )

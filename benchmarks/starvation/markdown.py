@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.starvation.causes import called
 from benchmarks.starvation.compare import Comparison
-from benchmarks.starvation.page import facts, interval
-from benchmarks.starvation.report import Report, percent, rate
+from benchmarks.starvation.page import facts
+from benchmarks.starvation.report import Report, interval, percent, rate
 from benchmarks.starvation.result import Result
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~^$-])")

@@ -1,5 +1,8 @@
 """Prometheus metrics of a loader and a monitor while they run; nothing is served unless asked for.
 
+A loader's waits in next() are an upper bound of starvation: one while the device still has work is
+none. A monitor tells the two apart, roughly while it runs and exactly in its report.
+
 with serve(loader=loader, monitor=monitor, port=9405):
     for batch in monitor: ...
 
@@ -10,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
+import numpy as np
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from benchmarks.starvation.causes import INPUT_CAUSES
+from benchmarks.starvation.causes import ASSEMBLE, FETCH, INPUT, INPUT_CAUSES, QUEUE
+from benchmarks.starvation.running import SoFar
 
 LOOPBACK = "127.0.0.1"
 
@@ -49,17 +54,10 @@ class Loader(Protocol):
         """Counters by name."""
 
 
-@dataclass(frozen=True)
-class SoFar:
-    """A window that is still open: `causes` are nanoseconds of `window_ns`, which they sum to."""
-
-    steps: int
-    window_ns: int
-    causes: Mapping[str, int]
-
-
 class Monitor(Protocol):
-    """What attributes time while it passes."""
+    """`StarvationMonitor`, while its block runs."""
+
+    overhead_ns: int
 
     def so_far(self) -> SoFar:
         """The window up to now; called from another thread."""
@@ -69,13 +67,59 @@ class _Reading(Collector):
     """Asks loader and monitor when it is scraped; between scrapes it costs nothing."""
 
     def __init__(self, loader: Loader | None, monitor: Monitor | None) -> None:
-        self.loader, self.monitor = loader, monitor
+        self._loader, self._monitor = loader, monitor
+        self._waits = WaitsByCause()
 
     def collect(self) -> Iterator[Metric]:
-        if self.loader is not None:
-            yield from _of_loader(self.loader.stats())
-        if self.monitor is not None:
-            yield from _of_monitor(self.monitor.so_far())
+        if self._loader is not None:
+            # The timeline first: what it knows is never more than the total read after it.
+            timeline = getattr(self._loader, "timeline", None)
+            if callable(timeline):
+                self._waits.add(timeline())
+            stats = self._loader.stats()
+            yield from _of_loader(stats)
+            yield self._waits.metric(stats["wait_seconds"])
+        if self._monitor is not None:
+            yield from _of_monitor(self._monitor)
+
+
+class WaitsByCause:
+    """The loader's waits so far, split by what the batch that was waited for was going through.
+
+    A timeline holds its last 4,096 steps: what passed unseen between two scrapes is "input".
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._next_step = 0
+        self._nanoseconds = dict.fromkeys((FETCH, ASSEMBLE, QUEUE), 0)
+
+    def add(self, timeline: np.ndarray) -> None:
+        """Count the rows of `loaders.stats.TIMELINE` that were not counted before."""
+        with self._lock:
+            rows = timeline[timeline["step"] >= self._next_step]
+            if not len(rows):
+                return
+            self._next_step = int(rows["step"].max()) + 1
+            begin, end = rows["delivered"] - rows["waited"], rows["delivered"]
+            stations = [rows["asked"], rows["arrived"], rows["assembled"], end]
+            for cause, since, until in zip(self._nanoseconds, stations, stations[1:], strict=False):
+                inside = np.minimum(until, end) - np.maximum(since, begin)
+                self._nanoseconds[cause] += int(np.maximum(0, inside).sum())
+
+    def metric(self, total_s: float) -> Metric:
+        """Seconds by cause; they sum to `total_s`."""
+        causes = CounterMetricFamily(
+            "stoker_loader_wait_cause_seconds",
+            "seconds that next() was blocked, by cause; they sum to all of them",
+            labels=["cause"],
+        )
+        with self._lock:
+            known = {cause: ns / 1e9 for cause, ns in self._nanoseconds.items()}
+        for cause, seconds in known.items():
+            causes.add_metric([cause], seconds)
+        causes.add_metric([INPUT], max(0.0, total_s - sum(known.values())))
+        return causes
 
 
 def _of_loader(stats: Mapping[str, Any]) -> Iterator[Metric]:
@@ -89,11 +133,14 @@ def _of_loader(stats: Mapping[str, Any]) -> Iterator[Metric]:
         )
 
 
-def _of_monitor(window: SoFar) -> Iterator[Metric]:
-    yield CounterMetricFamily("stoker_starvation_steps", "steps measured", value=window.steps)
-    yield CounterMetricFamily(
-        "stoker_starvation_window_seconds", "seconds measured", value=window.window_ns / 1e9
-    )
+def _of_monitor(monitor: Monitor) -> Iterator[Metric]:
+    window = monitor.so_far()
+    for name, meaning, value in (
+        ("steps", "steps that are over", window.steps),
+        ("window_seconds", "seconds that they took", window.window_ns / 1e9),
+        ("overhead_seconds", "seconds that watching took", monitor.overhead_ns / 1e9),
+    ):
+        yield CounterMetricFamily(f"stoker_starvation_{name}", meaning, value=value)
     causes = CounterMetricFamily(
         "stoker_starvation_seconds",
         "seconds of the window by cause; they sum to the window",

@@ -12,12 +12,8 @@ from plotly.offline import get_plotlyjs
 from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, called
 from benchmarks.starvation.charts import feeding, gaps, ladder, shares
 from benchmarks.starvation.charts.timeline import timeline
-from benchmarks.starvation.report import Report, figure_rows, percent, rate
+from benchmarks.starvation.report import Report, figure_rows, interval, percent, rate
 from benchmarks.starvation.result import Result
-from benchmarks.starvation.statistics import Estimate
-
-# Names of `Result.estimates` that are shares of 1; the others have a unit of their own.
-SHARES = ("stall_rate", "gap_rate", "au", "goodput")
 
 
 def render(report: Report) -> str:
@@ -76,21 +72,6 @@ def estimate_rows(report: Report) -> list[tuple[str, list[str]]]:
     names = dict.fromkeys(name for result in report.results for name in result.estimates)
     return [(name, [interval(name, r.estimates.get(name)) for r in report.results])
             for name in names]  # fmt: skip
-
-
-def interval(name: str, estimate: Estimate | None) -> str:
-    """`24.6 % [23.9, 25.3]`, in the unit that the figure's name tells."""
-    if estimate is None:
-        return "-"
-    scale, unit, digits = 1.0, "", 2
-    if name in SHARES:
-        scale, unit, digits = 100.0, " %", 2
-    elif name == "tokens_per_s":
-        scale, unit, digits = 1e-3, " ktok/s", 1
-    elif name.endswith("_ms"):
-        unit = " ms"
-    value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:,.{digits}f}{unit} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def facts(report: Report) -> dict[str, dict[str, str]]:

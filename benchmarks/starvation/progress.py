@@ -28,7 +28,7 @@ class Progress:
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._clock = clock
-        self._began = self._waited = 0
+        self._watched = _Watched(iter(()), clock)
         shown = None if file is None else False
         self._bar = tqdm(
             total=steps, desc=title, unit="step", leave=False, disable=shown, file=file
@@ -46,20 +46,15 @@ class Progress:
         self._bar.close()
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, the waits for them counted; the first opens the clock."""
-        asked = self._clock()
-        for batch in batches:
-            if self._began:
-                self._waited += self._clock() - asked
-            else:
-                self._began = self._clock()
-            yield batch
-            asked = self._clock()
+        """The same batches, with the waits for them counted from here on."""
+        self._watched = _Watched(batches, self._clock)
+        return self._watched
 
     @property
     def starved_at_most(self) -> float:
         """Share of the time since the first batch that the loop stood in next(), 0 to 1."""
-        return self._waited / max(1, self._clock() - self._began) if self._began else 0.0
+        seen = self._watched
+        return seen.waited / max(1, self._clock() - seen.began) if seen.began else 0.0
 
     def step(self, _: int) -> None:
         """One more step was handed to the device."""
@@ -69,3 +64,21 @@ class Progress:
     def now(self, title: str) -> None:
         """What is going on from here on."""
         self._bar.set_description(title)
+
+
+class _Watched(Iterator[Batch]):
+    """Holds no batch: one that is kept alive would keep its memory from being used again."""
+
+    def __init__(self, batches: Iterator[Batch], clock: Callable[[], int]) -> None:
+        self._batches, self._clock = batches, clock
+        self.began = self.waited = 0
+
+    def __next__(self) -> Batch:
+        asked = self._clock()
+        batch = next(self._batches)
+        if self.began:
+            self.waited += self._clock() - asked
+        else:
+            # Until the first batch it was opening, not starving.
+            self.began = self._clock()
+        return batch

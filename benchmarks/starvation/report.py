@@ -16,9 +16,13 @@ from benchmarks.starvation.causes import CALLED, CAUSES, called
 from benchmarks.starvation.figures import Figures
 from benchmarks.starvation.prices import Price
 from benchmarks.starvation.result import Control, Ladder, Result
+from benchmarks.starvation.statistics import Estimate
 
 REPORT_VERSION = 2
 SCHEMA = Path(__file__).with_name("report.schema.json")
+
+# Names of `Result.estimates` that are shares of 1; the others have a unit of their own.
+SHARES = ("stall_rate", "gap_rate", "au", "goodput")
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,21 @@ def rate(tokens_per_s: float | None) -> str:
     if tokens_per_s >= 1e6:
         return f"{tokens_per_s / 1e6:.2f} Mtok/s"
     return f"{tokens_per_s / 1e3:.0f} ktok/s"
+
+
+def interval(name: str, estimate: Estimate | None) -> str:
+    """`24.6 % [23.9, 25.3]`, in the unit that the figure's name tells."""
+    if estimate is None:
+        return "-"
+    scale, unit, digits = 1.0, "", 2
+    if name in SHARES:
+        scale, unit, digits = 100.0, " %", 2
+    elif name == "tokens_per_s":
+        scale, unit, digits = 1e-3, " ktok/s", 1
+    elif name.endswith("_ms"):
+        unit = " ms"
+    value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:,.{digits}f}{unit} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:

@@ -44,7 +44,7 @@ def test_a_report_beside_itself_is_noise_and_nothing_differs():
 
 def test_less_starvation_and_more_tokens_are_better_and_longer_steps_are_worse():
     base = example_report()
-    now = base.results[1].estimates | {
+    now = dict(base.results[1].estimates) | {
         "stall_rate": Estimate(0.001, 0.0009, 0.0011),
         "tokens_per_s": Estimate(9e5, 8.9e5, 9.1e5),
         "step_ms": Estimate(140.0, 139.0, 141.0),

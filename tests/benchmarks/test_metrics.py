@@ -9,23 +9,17 @@ from itertools import islice
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
+from torch.utils.data import TensorDataset
 
-from benchmarks.starvation.causes import CAUSES
-from benchmarks.starvation.metrics import COUNTED, SoFar, serve
-from loaders import DataLoader, TokenDataset
-
-NS = 1_000_000_000
-
-
-class Watching:
-    """A monitor whose window is known: a second of each cause."""
-
-    steps = 7
-
-    def so_far(self) -> SoFar:
-        return SoFar(self.steps, len(CAUSES) * NS, dict.fromkeys(CAUSES, NS))
+from benchmarks.starvation.metrics import COUNTED, WaitsByCause, serve
+from benchmarks.starvation.monitor import StarvationMonitor
+from loaders import DataLoader
+from loaders.stats import TIMELINE
+from tests.loaders.support import token_dataset
 
 
 def scrape(address: str) -> dict[str, float]:
@@ -40,8 +34,9 @@ def scrape(address: str) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def loader(made) -> DataLoader:
-    loader = DataLoader(TokenDataset(made.tokens, 128), 8, shuffle=True)
+def loader(tmp_path_factory: pytest.TempPathFactory) -> DataLoader:
+    dataset = token_dataset(str(tmp_path_factory.mktemp("tokens")), 50_000, seq_len=128)
+    loader = DataLoader(dataset, 8, shuffle=True)
     list(islice(loader, 5))
     return loader
 
@@ -57,13 +52,40 @@ def test_a_scrape_says_what_the_loader_counted_and_the_next_one_what_it_counts_n
     assert later == seen["stoker_loader_batches_total"] + 3
 
 
-def test_causes_of_the_monitor_sum_to_its_window():
-    with serve(monitor=Watching()) as address:
-        seen = scrape(address)
-    parts = [seen[f"stoker_starvation_seconds_total{{{cause}}}"] for cause in CAUSES]
-    assert sum(parts) == seen["stoker_starvation_window_seconds_total"] == len(CAUSES)
-    assert seen["stoker_starvation_stall_ratio"] == pytest.approx(6 / len(CAUSES))
-    assert seen["stoker_starvation_steps_total"] == 7
+def test_waits_by_cause_sum_to_all_waits_and_grow_only_by_what_is_new(loader):
+    with serve(loader=loader) as address:
+        for _ in range(3):
+            list(islice(loader, 4))
+            seen = scrape(address)
+            parts = [value for name, value in seen.items() if "wait_cause" in name]
+            assert sum(parts) == pytest.approx(seen["stoker_loader_wait_seconds_total"])
+            again = scrape(address)
+            assert again == seen
+
+
+def test_a_wait_is_split_where_its_batch_changed_hands_and_counted_once():
+    waits = WaitsByCause()
+    # Asked for at 0, there at 40, assembled at 70, taken at 90; next() was blocked from 30 on.
+    rows = np.array([(0, 0, 40, 70, 80, 90, 60)], TIMELINE)
+    for _ in range(2):
+        waits.add(rows)
+    said = {sample.labels["cause"]: sample.value for sample in waits.metric(1e-7).samples}
+    assert said == pytest.approx({"fetch": 10e-9, "assemble": 30e-9, "queue": 20e-9, "input": 4e-8})
+
+
+def test_a_monitor_tells_its_window_by_cause_and_they_sum_to_it(loader):
+    with StarvationMonitor(loader, name="mine") as monitor, serve(monitor=monitor) as address:
+        for _ in islice(monitor, 6):
+            pass
+        seen, window = scrape(address), monitor.so_far()
+        assert seen["stoker_starvation_steps_total"] == window.steps > 3
+        whole = seen["stoker_starvation_window_seconds_total"]
+        assert whole == window.window_ns / 1e9 > 0
+        parts = [v for name, v in seen.items() if name.startswith("stoker_starvation_seconds_")]
+        assert sum(parts) == pytest.approx(whole)
+        stalled = seen["stoker_starvation_seconds_total{input}"]
+        assert seen["stoker_starvation_stall_ratio"] == pytest.approx(stalled / whole)
+        assert seen["stoker_starvation_overhead_seconds_total"] == monitor.overhead_ns / 1e9
 
 
 def test_every_metric_that_the_dashboard_asks_for_is_scraped(loader, repository):
@@ -72,13 +94,11 @@ def test_every_metric_that_the_dashboard_asks_for_is_scraped(loader, repository)
     queries += [one["query"]["query"] for one in dashboard["templating"]["list"]
                 if one["type"] == "query"]  # fmt: skip
     asked = {name for query in queries for name in re.findall(r"\bstoker_\w+", query)}
-    with serve(loader=loader, monitor=Watching()) as address:
+    with StarvationMonitor(loader) as monitor, serve(loader=loader, monitor=monitor) as address:
+        list(islice(monitor, 4))
         seen = {name.partition("{")[0] for name in scrape(address)}
     assert len(asked) > 10
     assert asked - seen == set()
-    causes = {cause for query in queries for found in re.findall(r'cause=~"([^"]+)"', query)
-              for cause in found.split("|")}  # fmt: skip
-    assert causes < set(CAUSES)
 
 
 def test_only_this_machine_can_scrape_and_nobody_once_it_is_over(loader):
@@ -93,7 +113,7 @@ def test_only_this_machine_can_scrape_and_nobody_once_it_is_over(loader):
 
 
 def test_a_foreign_loader_has_the_metrics_it_knows():
-    plain = DataLoader([1, 2, 3])
+    plain = DataLoader(TensorDataset(torch.arange(3)))
     list(plain)
     with serve(loader=plain) as address:
         seen = scrape(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -35,7 +36,7 @@ def test_steps_the_share_waited_so_far_and_the_time_left_are_shown():
             next(taken)
             clock.now += 70
             progress.step(step)
-        # The first wait is opening, no starvation; then 30 of every 100 and a last 70.
+        # The first wait is opening, no starvation; then 70, and 30 + 70 three times.
         assert progress.starved_at_most == pytest.approx(90 / 370)
         progress.now("mine, unthrottled")
     said = shown.getvalue()
@@ -43,6 +44,17 @@ def test_steps_the_share_waited_so_far_and_the_time_left_are_shown():
     assert "4/10 [00:00<00:00" in said
     assert "starved <= 24.3 %" in said
     assert "mine, unthrottled" in said
+
+
+def test_watching_keeps_no_batch_alive():
+    given = [{"input_ids": torch.zeros(1)}]
+    alive = weakref.ref(given[0]["input_ids"])
+    with Progress("mine", 1, file=io.StringIO()) as progress:
+        taken = progress.watch(given.pop() for _ in range(1))
+        batch = next(taken)
+        assert alive() is not None
+        del batch
+        assert alive() is None
 
 
 def test_before_the_first_batch_nothing_is_claimed():

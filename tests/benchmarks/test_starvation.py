@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.starvation.command import Options, main, run
@@ -47,6 +49,37 @@ def test_it_compares_three_contenders_and_explains_all_of_their_time(report):
     assert inline["causes"]["prep"] > inline["causes"]["fetch"]
     assert inline["cannot_see"] == stoker["cannot_see"] == []
     assert document["data"]["tokens"].replace(",", "").isdigit()
+
+
+def test_raw_steps_lie_beside_it_and_sum_to_what_the_report_says(report):
+    document = json.loads((report / "report.json").read_text())
+    rows = pq.read_table(report / "steps.parquet")
+    for result in document["results"]:
+        mine = rows.filter(pc.equal(rows["contender"], result["name"]))
+        assert len(mine) > result["figures"]["steps"] * result["seeds"] > 0
+        for cause, nanoseconds in result["causes"].items():
+            assert pc.sum(mine[f"{cause}_ns"]).as_py() == nanoseconds
+
+
+def test_a_second_report_is_compared_with_the_first(made, report, tmp_path, capsys):
+    older = report / "report.json"
+    arguments = ["--data", made.tokens, "--output", str(tmp_path), "--compare", str(older)]
+    assert main([*arguments, *QUICK, "--price", "12.5"]) == 0
+    said = capsys.readouterr().out
+    assert "compared with the older report: " in said
+    assert "not the same: data text:" in said
+    page = (tmp_path / "report.md").read_text()
+    assert "inline tokenization: only in the older report." in page
+    assert json.loads((tmp_path / "report.json").read_text())["price"]["usd_per_hour"] == 12.5
+
+
+def test_a_wrong_older_report_is_an_error_before_anything_is_measured(made, tmp_path, capsys):
+    older = tmp_path / "old.json"
+    older.write_text('{"version": 1}')
+    arguments = ["--data", made.tokens, "--output", str(tmp_path / "new"), "--compare", str(older)]
+    assert main([*arguments, *QUICK]) == 1
+    assert "a report of version 1, not 2: measure it again" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_page_lies_beside_it(report):
@@ -125,6 +158,7 @@ def test_wrong_usage_is_exit_code_2():
         ({"seeds": 0}, "seeds is 0"),
         ({"time_scale": 0.0}, "time_scale is 0.0"),
         ({"workers": -1}, "workers is -1"),
+        ({"price": 0.0}, "price is 0.0"),
     ],
 )
 def test_options_are_checked_before_anything_is_read(wrong, message, tmp_path):

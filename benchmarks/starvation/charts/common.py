@@ -12,7 +12,10 @@ Figure = dict[str, Any]
 # Longer names would push a chart off a phone's screen.
 LABEL_LENGTH = 22
 SERIES = 8
-TICKS = {"tickvals": [0, 25, 50, 75, 100], "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"]}
+TICKS: Figure = {
+    "tickvals": [0, 25, 50, 75, 100],
+    "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"],
+}
 
 
 def plain(text: str) -> str:

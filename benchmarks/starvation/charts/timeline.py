@@ -37,7 +37,7 @@ def timeline(report: Report, result: Result) -> Figure | None:
             }
         )
     end = max((span.stop_ms for span in result.timeline.spans), default=0.0)
-    lanes = {"tickvals": [0, 1, 2], "ticktext": list(LANES), "range": [-0.5, 2.5]}
+    lanes: Figure = {"tickvals": [0, 1, 2], "ticktext": list(LANES), "range": [-0.5, 2.5]}
     return {
         "data": traces,
         "layout": layout(
