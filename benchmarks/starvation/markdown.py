@@ -12,7 +12,9 @@ from benchmarks.starvation.page import facts
 from benchmarks.starvation.report import Report, interval, percent, rate
 from benchmarks.starvation.result import Result
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~^$-])")
+_MARKUP = re.compile(r"([\\`*_\[\]|~$])")
+# What makes a heading or a list, where a line begins with it.
+_START = re.compile(r"^(\d*)([-+#=.)])")
 
 
 def markdown(report: Report, comparison: Comparison | None = None) -> str:
@@ -122,7 +124,7 @@ def text(words: str) -> str:
     """One line in which nothing is markup, a link, a mention or a control character."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(words.split()))
     line = html.escape(line, quote=False)
-    line = _MARKUP.sub(r"\\\1", line)
+    line = _START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
     return line.replace("://", "&#58;//").replace("@", "@<!-- -->").replace("www.", "www&#46;")
 
 

@@ -13,7 +13,7 @@ from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, called
 from benchmarks.starvation.charts import feeding, gaps, ladder, shares
 from benchmarks.starvation.charts.timeline import timeline
 from benchmarks.starvation.report import Report, figure_rows, interval, percent, rate
-from benchmarks.starvation.result import Result
+from benchmarks.starvation.result import Advice, Result
 
 
 def render(report: Report) -> str:
@@ -35,6 +35,7 @@ def render(report: Report) -> str:
         input_causes=INPUT_CAUSES,
         cores=report.environment.get("cores", "?"),
         chosen=most_starved(report),
+        advised=advised(report),
         knees=[(r, feeding.knee(r.workers)) for r in report.results if r.workers],
         charts=charts(report),
         facts=facts(report),
@@ -59,6 +60,12 @@ def charts(report: Report) -> dict[str, list[dict[str, Any] | None]]:
         "headroom": [feeding.headroom(report)],
         "ladder": [ladder.ladder(report)],
     }
+
+
+def advised(report: Report) -> list[tuple[Result, Advice]]:
+    """All advice with whom it is for, the largest share first."""
+    found = [(result, advice) for result in report.results for advice in result.advice]
+    return sorted(found, key=lambda each: -each[1].share)
 
 
 def most_starved(report: Report) -> int:

@@ -103,7 +103,7 @@ class Result:
         epoch_edge_gap_ms, resume_gap_ms: the longest gap at an end of an epoch; to the first batch
             after a restore. None where there was none.
         cores_to_feed: fewest CPU cores a card for au >= 0.99. None where it was not looked for.
-        overhead_share: what measuring took / T.
+        overhead_share: CPU time of the loop's thread that measuring took / T, warm-up included.
         counters: of the whole window, for people: what NVML, DCGM and the kernel said meanwhile.
     """
 

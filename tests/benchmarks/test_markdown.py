@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -62,10 +62,17 @@ def test_a_comparison_is_a_table_of_judgements():
 
 
 @given(st.text())
+@example("[a](b) ![c](d) [e] `f` **g** _h_ ~~i~~ <b>j</b> k|l &amp; \\")
+@example("# a")
+@example("- a")
+@example("+ a")
+@example("12. a")
+@example("===")
+@example("http://a.b www.a.b @a")
 def test_any_text_is_read_as_it_is(given):
-    seen = html.unescape(re.sub(r"<!--.*?-->|</?p>", "", READER.render(f"x{text(given)}x"))).strip()
+    seen = html.unescape(re.sub(r"<!--.*?-->|</?p>", "", READER.render(text(given)))).strip()
     line = " ".join(given.split())
-    assert seen == "".join(c if c.isprintable() else "\ufffd" for c in f"x{line}x")
+    assert seen == "".join(c if c.isprintable() else "\ufffd" for c in line)
 
 
 def test_hostile_names_make_no_markup():

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.starvation.causes import CAUSES
@@ -133,6 +133,19 @@ def test_the_waterfall_goes_from_the_window_down_to_what_was_useful(sizes, effic
     assert level == pytest.approx(split["compute"] * efficiency, abs=0.002)
 
 
+def test_without_waits_inside_steps_what_is_left_is_compute():
+    rows = shares.waterfall_rows(example_report().results[1])
+    assert [name for name, *_ in rows] == [
+        *("window", "fetch", "assemble", "queue", "h2d", "compute"),
+    ]
+
+
+def test_advice_about_what_takes_most_comes_first():
+    page = render(example_report())
+    padding = page.index("Pack documents into rows.")
+    assert padding < page.index("Tokenize once, ahead of training")
+
+
 def test_contenders_of_one_name_keep_a_bar_each():
     base = example_report()
     same = replace(base, results=tuple(replace(r, title="my loader") for r in base.results))
@@ -149,6 +162,7 @@ def test_no_gap_is_thinned_away():
     assert line["x"][worst] == pytest.approx(600.1)
 
 
+@example([float(length) for length in range(5003)])
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=5000))
 @settings(max_examples=50)
 def test_the_curve_of_gaps_counts_those_that_are_longer(lengths):

@@ -81,10 +81,12 @@ def waterfall_rows(result: Result) -> list[tuple[str, float, float]]:
                 rows.append((cause, left, share))
 
     take(*BETWEEN_STEPS)
-    rows.append(("in steps", 0.0, left))
+    steps = ("in steps", 0.0, left)
+    between = len(rows)
     take(*IN_STEP)
-    if rows[-1][0] in IN_STEP:
-        rows.append((COMPUTE, 0.0, left))
+    if len(rows) > between:
+        rows.insert(between, steps)
+    rows.append((COMPUTE, 0.0, left))
     padding = left * (1 - result.figures.padding_efficiency)
     if padding >= SHOWN_SHARE:
         rows += [(PADDING, left - padding, padding), ("useful", 0.0, left - padding)]

@@ -9,7 +9,7 @@ from benchmarks.starvation.result import Result
 
 # From the bottom up.
 LANES = ("device", "copy", "host")
-HOST_KINDS = {"next": "waiting in next()", "step": "launching the step"}
+HOST_KINDS = {"next": "waiting in next()", "step": "handing a step over"}
 
 
 def timeline(report: Report, result: Result) -> Figure | None:
