@@ -6,10 +6,9 @@ python -m benchmarks.starvation --data s3://tokens/v1 --text s3://corpus/ --outp
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,78 +24,21 @@ from benchmarks.starvation.accelerator import (
     pick_accelerator,
 )
 from benchmarks.starvation.compare import compare, read_report
-from benchmarks.starvation.contenders import (
-    Contender,
-    InlineTokenization,
-    ResidentBatch,
-    Stoker,
-    find_units,
-)
+from benchmarks.starvation.contenders import Contender
+from benchmarks.starvation.ladder import Card, climb, rungs
+from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
+from benchmarks.starvation.options import Options as Options
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report, console_table, interval
-from benchmarks.starvation.result import Result
+from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import step_table, write_steps
-from pipelines.options import ReadOptions
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
-
-INLINE = "inline tokenization"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a run is asked to do; the fields are the command's options of the same name.
-
-    `text`: what `data` was made of, as `pipelines.tokenize --input` takes it; () leaves the inline
-    contender out. `seq_len` and `batch_size`: None takes the profile's. `warmup`: None finds it.
-    """
-
-    data: str
-    output: Path
-    text: tuple[str, ...] = ()
-    text_column: str = "text"
-    text_split: str = "file"
-    split: str = "train"
-    profile: str = DEFAULT_PROFILE
-    cards: int = 1
-    time_scale: float = 1.0
-    seq_len: int | None = None
-    batch_size: int | None = None
-    steps: int = 200
-    seeds: int = 3
-    warmup: int | None = None
-    seconds: float = 60.0
-    workers: int = 0
-    price: float | None = None
-    compare: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
-        for name in ("seq_len", "batch_size", "cards", "steps", "seeds", "warmup"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise StokerError(f"{name} is {value}: it must be at least 1")
-        for name in ("time_scale", "seconds", "price"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise StokerError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if self.workers < 0:
-            raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(batch_size, seq_len) of a batch, which the cards share."""
-        profile = PROFILES[self.profile]
-        return self.batch_size or self.cards * profile.batch_size, self.seq_len or profile.seq_len
-
-    @property
-    def inline_workers(self) -> int:
-        """Worker processes of the inline contender: as many as there are cores, unless chosen."""
-        return self.workers or len(os.sched_getaffinity(0))
 
 
 def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
@@ -113,11 +55,17 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     profile = PROFILES[options.profile]
     vocabulary = dataset.manifest.tokenizer.vocab_size
     accelerator = pick_accelerator(
-        profile, cards=options.cards, time_scale=options.time_scale, vocabulary=vocabulary
+        profile,
+        cards=options.cards,
+        time_scale=options.scale if not torch.cuda.is_available() else options.time_scale or 1.0,
+        vocabulary=vocabulary,
+        node=options.node,
     )
     with closing(accelerator):
         contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
         measured = [measure(each, accelerator, options) for each in contenders]
+    ladder = climb_ladder(options) if options.ladder else None
+    controls = tuple(self_test()) if options.self_test else ()
     report = Report(
         accelerator=accelerator.title,
         emulated=accelerator.emulated,
@@ -130,42 +78,12 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         cards=options.cards,
         job=job or {},
         price=find_price(options, emulated=accelerator.emulated),
+        ladder=ladder,
+        controls=controls,
     )
     report.write(options.output, older)
     write_steps([table for _, table in measured], options.output)
     return report
-
-
-def make_contenders(
-    options: Options, dataset: Dataset, *, pin: bool
-) -> tuple[list[Contender], dict[str, str]]:
-    """The contenders of a run in the order of the report, and those left out, with the reason."""
-    batch_size, seq_len = options.shape
-    stoker = Stoker(options.data, seq_len, batch_size, options.split, pin_memory=pin)
-    first = next(iter(stoker.open()))
-    resident = {key: tensor.clone() for key, tensor in first.items()}
-    if pin:
-        resident = {key: tensor.pin_memory() for key, tensor in resident.items()}
-    del first
-    contenders: list[Contender] = [ResidentBatch(resident), stoker]
-    if not options.text:
-        return contenders, {INLINE: "it needs the text the data was made of: --text"}
-    made_with = dataset.manifest.tokenizer
-    if made_with.end_token is None or made_with.begin_token is not None:
-        return contenders, {INLINE: "it writes end tokens alone, the data was made otherwise"}
-    reading = ReadOptions(options.text_column, options.text_split)
-    inline = InlineTokenization(
-        find_units(options.text, options.inline_workers, reading),
-        dataset.store.read(made_with.file).decode(),
-        made_with.end_token.id,
-        seq_len,
-        batch_size,
-        options.inline_workers,
-        reading,
-        made_with.special_tokens,
-        pin,
-    )
-    return [*contenders, inline], {}
 
 
 def measure(
@@ -174,7 +92,8 @@ def measure(
     """Run one contender in the loop, seed by seed, then alone; its result and its steps."""
     plan = Plan(options.steps, options.warmup, options.seconds)
     recordings = []
-    with Progress(contender.title, options.seeds * (options.steps + plan.allowance)) as progress:
+    total = options.seeds * (options.steps + plan.allowance)
+    with contender.ready(), Progress(contender.title, total) as progress:
         for seed in range(options.seeds):
             # The run before is let go first, with its threads and processes.
             batches: Iterator[Batch] = iter(())
@@ -194,6 +113,24 @@ def measure(
         bounded=contender.bounded,
     )
     return result, step_table(contender.name, recordings)
+
+
+def climb_ladder(options: Options) -> Ladder:
+    """Stoker's ladder, on the emulated card; over S3 with the run's longest latency.
+
+    Raises:
+        StokerError: there is a real GPU, on which it was never climbed.
+    """
+    if torch.cuda.is_available():
+        raise StokerError("--ladder is for the emulated card: CUDA_VISIBLE_DEVICES= hides the GPU")
+    stoker = make_stoker(options, pin=False)
+    batch = resident_batch(stoker, pin=False)
+    card = Card(PROFILES[options.profile], options.cards, options.scale)
+    plan = Plan(options.steps, options.warmup, options.seconds)
+    with rungs(stoker, batch, options.node, max(options.latency, default=0.0)) as levels:
+        total = len(levels) * options.seeds * (options.steps + plan.allowance)
+        with Progress("ladder", total) as progress:
+            return climb(levels, card, plan, options.seeds, progress.step)
 
 
 def find_price(options: Options, *, emulated: bool) -> Price | None:
@@ -225,16 +162,20 @@ def describe_device(accelerator: Accelerator, profile: Profile, options: Options
     if not isinstance(accelerator, EmulatedAccelerator):
         return {"device": accelerator.title, "CUDA": str(torch.version.cuda)}
     batch_size, seq_len = options.shape
-    fixed = profile.fixed_ns * options.time_scale / 1e6
+    fixed = profile.fixed_ns * options.scale / 1e6
     return {
         "profile": profile.name,
         "source": profile.source,
         "cards": str(options.cards),
-        "time scale": f"{options.time_scale:g} (1: as published)",
+        "time scale": f"{options.scale:g} (1: as published)",
         "step": f"{accelerator.step_ns(batch_size * seq_len) / 1e6:.1f} ms",
         "of it fixed": f"{fixed:.2f} ms (optimizer, derived)",
-        "host to device": f"{profile.h2d_bytes_per_s / options.time_scale / 1e9:g} GB/s a card",
+        "host to device": f"{_link(options) / options.scale / 1e9:g} GB/s a card",
     }
+
+
+def _link(options: Options) -> float:
+    return options.node.h2d_bytes_per_s or PROFILES[options.profile].h2d_bytes_per_s
 
 
 def describe_data(dataset: Dataset, options: Options) -> dict[str, str]:
@@ -271,7 +212,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what to feed")
-    _add(what, "--data", "token dataset: folder or s3://bucket/prefix", required=True)
+    _add(what, "--data", "token dataset: folder or s3://bucket/prefix (needed but for --self-test)")
     _add(what, "--split", "split of the dataset", "train")
     _add(
         what,
@@ -282,6 +223,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add(what, "--text-column", "column or JSON field with the text", "text")
     _add(what, "--text-split", "documents of text files", "file", choices=("file", "line"))
+    _add(
+        what,
+        "--latency",
+        "the data, a folder, also from an S3 server here that holds requests back so long",
+        nargs="+",
+        type=float,
+        metavar="MS",
+    )
+    _add(what, "--padded", "HF tokenizer's folder: adds the deck's collate of --text")
+    _add(what, "--loader", "your own: function() returns batches", metavar="MODULE:FUNCTION")
     how = parser.add_argument_group("how to train")
     _add(
         how,
@@ -291,7 +242,15 @@ def make_parser() -> argparse.ArgumentParser:
         choices=tuple(PROFILES),
     )
     _add(how, "--cards", "data-parallel cards that share a batch (emulated)", 1, type=int)
-    _add(how, "--time-scale", "0.5: steps take half their time (emulated)", 1.0, type=float)
+    _add(
+        how,
+        "--time-scale",
+        "0.5: steps take half their time (emulated; default: 1, 0.04 for steps above 0.1 s)",
+        type=float,
+    )
+    _add(how, "--host-busy-ms", "launching a step takes so long (emulated)", 0.0, type=float)
+    _add(how, "--h2d-gb-s", "host to device (emulated; default: the profile's)", type=float)
+    how.add_argument("--pageable", action="store_true", help="memory not page-locked (emulated)")
     _add(how, "--seq-len", "tokens a sample (default: the profile's)", type=int)
     _add(how, "--batch-size", "samples a step (default: the profile's, for each card)", type=int)
     _add(how, "--steps", "steps measured", 200, type=int)
@@ -301,6 +260,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
     _add(how, "--price", "US dollars an hour of the node (default: the profile's)", type=float)
     _add(parser, "--output", "folder for report.html and the rest", Path("report"), type=Path)
+    parser.add_argument(
+        "--ladder", action="store_true", help="check Stoker's causes by taking them away one by one"
+    )
+    parser.add_argument(
+        "--self-test",
+        action="store_true",
+        help="put in faults that must be named; without --data nothing else",
+    )
     _add(parser, "--compare", "an older report.json: better, worse or noise?", type=Path)
     return parser
 
@@ -314,10 +281,19 @@ def _add(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    chosen = vars(make_parser().parse_args(arguments))
+    parser = make_parser()
+    chosen = vars(parser.parse_args(arguments))
+    testing = chosen["data"] is None
+    if testing and not chosen["self_test"]:
+        parser.error("the following arguments are required: --data")
+
+    def test() -> None:
+        if failed := [control.name for control in self_test() if not control.passed]:
+            raise StokerError(f"the report did not name what was put in: {', '.join(failed)}")
 
     def work() -> None:
-        options = Options(**chosen | {"text": tuple(chosen["text"] or ())})
+        lists = {name: tuple(chosen[name] or ()) for name in ("text", "latency")}
+        options = Options(**chosen | lists)
         report = run(options)
         print(f"\n{report.verdict}\n\n{console_table(report)}\n")
         if options.compare is not None:
@@ -325,4 +301,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("report.html", "report.md", "report.json", "steps.parquet"):
             print(options.output / name)
 
-    return guarded("starvation", work)
+    return guarded("starvation", test if testing else work)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OPTIMIZER_BYTES_PER_PARAMETER = 24
+SLOW_STEP_S, SLOW_SCALE = 0.1, 1 / 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Profile:
 
     `step_s` seconds for `batch_size * seq_len` slots (`slots`, where the source's batches are
     padded to a mean length); `h2d_bytes_per_s` is the rate at which a batch reaches the card.
+    `communication_s`: seconds behind that in which the step waits for other ranks' data.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Profile:
     h2d_bytes_per_s: float
     model: str
     slots: int = 0
+    communication_s: float = 0.0
+
+    @property
+    def time_scale(self) -> float:
+        """What its steps are shortened by unless one is chosen: a run should take minutes."""
+        return SLOW_SCALE if self.step_s + self.communication_s > SLOW_STEP_S else 1.0
 
     @property
     def step_slots(self) -> int:
@@ -60,6 +68,9 @@ P4D, G6E = 24e9, 12e9
 DECK = "Llama-3.2-1B on WikiText-2, wall time of trainer.train(): an upper bound"
 
 
+PARAMETERS = {"124m": 124e6, "1b": 1.24e9, "8b": 8.03e9, "resnet-50": 25.6e6}
+
+
 def _profile(
     name: str,
     title: str,
@@ -71,6 +82,7 @@ def _profile(
     memory: float = H100,
     link: float = P4D,
     slots: int = 0,
+    communication_s: float = 0.0,
 ) -> Profile:
     return Profile(
         name=name,
@@ -80,10 +92,41 @@ def _profile(
         batch_size=shape[0],
         seq_len=shape[1],
         slots=slots,
-        parameters={"124m": 124e6, "1b": 1.24e9, "8b": 8.03e9}[model],
+        communication_s=communication_s,
+        parameters=PARAMETERS[model],
         memory_bytes_per_s=memory,
         h2d_bytes_per_s=link,
         model=model,
+    )
+
+
+# Llama-3-8B on 4 cards, one row of 280 slots each: seconds of 50 steps, by what joins the cards.
+# Compute is not known apart: the whole NVLink run counts as that, so the others' communication is a
+# lower bound. The last one ran on other cards, where it may be compute that differs.
+DECK_8B = {
+    "nvlink": ("NVLink", 16 * 60 + 21, A100),
+    "shm": ("shared memory", 38 * 60 + 32, A100),
+    "efa": ("EFA with GPUDirect", 39 * 60 + 32, A100),
+    "eni": ("ENI", 80 * 60 + 29, A100),
+    "g6e": ("g6e's network", 129 * 60 + 40, L40S),
+}
+DECK_STEPS = 50
+
+
+def _deck_8b(name: str) -> Profile:
+    title, seconds, memory = DECK_8B[name]
+    step_s = DECK_8B["nvlink"][1] / DECK_STEPS
+    return _profile(
+        f"deck-8b-{name}",
+        f"8B on 4 cards by {title}",
+        "Llama-3-8B, 50 steps, wall time; the NVLink run counts as compute",
+        step_s,
+        (1, 512),
+        model="8b",
+        memory=memory,
+        link=G6E if name == "g6e" else P4D,
+        slots=280,
+        communication_s=seconds / DECK_STEPS - step_s,
     )
 
 
@@ -133,5 +176,15 @@ PROFILES: dict[str, Profile] = {
             model="8b",
             memory=H200,
         ),
+        # 7,168 tokens are, as int64 ids and labels, the 114,660 bytes of one of its images.
+        _profile(
+            "h100-resnet50",
+            "H100 ResNet-50's bytes",
+            "MLPerf Storage: 400 images of 114,660 bytes a step",
+            0.224,
+            (400, 7168),
+            model="resnet-50",
+        ),
+        *(_deck_8b(name) for name in DECK_8B),
     )
 }

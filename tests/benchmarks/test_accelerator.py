@@ -9,7 +9,12 @@ import pytest
 import torch
 import xxhash
 
-from benchmarks.starvation.accelerator import EmulatedAccelerator, real_tokens, wait_until
+from benchmarks.starvation.accelerator import (
+    EmulatedAccelerator,
+    Node,
+    real_tokens,
+    wait_until,
+)
 from benchmarks.starvation.profiles import PROFILES
 
 BASE = PROFILES["h100-1b"]
@@ -137,6 +142,47 @@ def test_finish_begins_anew_and_close_ends_the_thread():
     assert len(device.finish().steps) == 2
     device.close()
     assert "emulated-accelerator" not in {t.name for t in threading.enumerate()}
+
+
+def test_a_busy_host_launches_late_and_is_named():
+    device = EmulatedAccelerator(FAST, time_scale=0.5, node=Node(host_busy_ms=60))
+    for _ in range(4):
+        device.submit(batch())
+    steps = device.finish().steps
+    device.close()
+    assert (np.diff(steps["start"]) >= 30 * MS).all()
+    assert (steps["start"][1:] - steps["end"][:-1] >= 10 * MS).all()
+    assert (steps["end"] - steps["start"] == 20 * MS).all()
+    assert device.title == "emulated(H100 1B seq 512, time x 0.5, host busy 60 ms)"
+
+
+def test_pageable_memory_holds_the_loop_for_a_copy_at_half_the_rate():
+    slow = Node(pageable=True, h2d_bytes_per_s=256 / 0.010)
+    device = EmulatedAccelerator(FAST, node=slow)
+    before = time.perf_counter_ns()
+    handed = device.submit(batch())
+    assert handed - before >= 20 * MS
+    steps = device.finish().steps
+    device.close()
+    assert steps["copy_end"][0] - steps["copy_start"][0] == 20 * MS
+    assert device.title == "emulated(H100 1B seq 512, link 2.56e-05 GB/s, pageable memory)"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"host_busy_ms": -1}, "host_busy_ms is -1"), ({"h2d_bytes_per_s": 0}, "must be above 0")],
+)
+def test_a_node_that_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Node(**wrong)
+
+
+def test_slow_profiles_are_shortened_so_that_a_run_takes_minutes():
+    assert PROFILES["h100-124m"].time_scale == 1
+    assert PROFILES["h100-1b"].time_scale == 1 / 25
+    assert PROFILES["deck-8b-nvlink"].communication_s == 0
+    eni = PROFILES["deck-8b-eni"]
+    assert 50 * (eni.step_s + eni.communication_s) == pytest.approx(80 * 60 + 29)
 
 
 @pytest.fixture

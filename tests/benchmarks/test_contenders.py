@@ -1,12 +1,22 @@
 """The contenders train on the same samples; only the way there differs."""
 
 import itertools
+import os
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks.starvation.contenders import InlineTokenization, ResidentBatch, Stoker, find_units
+from benchmarks.starvation.contenders import (
+    InlineTokenization,
+    OwnLoader,
+    PaddedRows,
+    ResidentBatch,
+    Stoker,
+    find_units,
+)
+from benchmarks.starvation.recording import WORK
 from loaders import TokenDataset
 from pipelines.tokenizer import load_tokenizer
 from shards.errors import StokerError
@@ -94,3 +104,118 @@ def test_the_resident_batch_is_one_object():
     batch = {"input_ids": torch.zeros(1, 1), "labels": torch.zeros(1, 1)}
     batches = ResidentBatch(batch).open()
     assert next(batches) is next(batches) is batch
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_inline_batch_tells_which_worker_did_what_for_it_and_when(made, workers):
+    job = inline(made, workers)
+    taken = len(list(itertools.islice(job.open(), 40)))
+    rows = job.timeline()
+    assert rows.dtype == WORK
+    assert np.unique(rows["batch"]).tolist() == list(range(taken))
+    assert set(rows["worker"]) == ({0, 1} if workers else {0})
+    assert set(rows["kind"]) == {"fetch", "prep", "assemble"}
+    assert (rows["stop"] >= rows["start"]).all()
+    for worker in set(rows["worker"]):
+        mine = np.sort(rows[rows["worker"] == worker], order="start")
+        assert (mine["start"][1:] >= mine["stop"][:-1]).all()
+        assert (np.diff(mine["batch"]) >= 0).all()
+
+
+def test_a_slow_worker_is_slow_in_its_own_batches_only(made):
+    job = inline(made, 2)
+    job.slow_worker_s = 0.05
+    list(itertools.islice(job.open(), 12))
+    rows = job.timeline()
+    took = {
+        batch: int((these["stop"] - these["start"]).sum())
+        for batch in range(12)
+        for these in (rows[rows["batch"] == batch],)
+    }
+    assert all(ns >= 50_000_000 for batch, ns in took.items() if batch % 2 == 0)
+    assert np.median([ns for batch, ns in took.items() if batch % 2]) < 50_000_000
+
+
+def test_the_same_batches_come_from_s3_with_latency_and_the_environment_is_left_alone(
+    made, monkeypatch
+):
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    far, near = (
+        Stoker(made.tokens, SEQ_LEN, ROWS, latency_ms=20.0),
+        Stoker(made.tokens, SEQ_LEN, ROWS),
+    )
+    assert (far.name, far.title) == ("stoker-s3-20ms", "Stoker, S3 + 20 ms")
+    with pytest.raises(StokerError, match="inside its ready"):
+        next(far.open())
+    with far.ready():
+        for ours, theirs in zip(
+            itertools.islice(far.open(), 5), itertools.islice(near.open(), 5), strict=True
+        ):
+            assert torch.equal(ours["input_ids"], theirs["input_ids"])
+        waited = far.timeline()
+        assert waited["arrived"][0] - waited["asked"][0] >= 20_000_000
+    after = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    assert after == before
+
+
+def test_the_decks_collate_wastes_three_quarters_of_its_slots(shared):
+    files = [str(shared / "data" / "wikitext-2" / f"{name}.parquet") for name in ("valid", "test")]
+    folder = str(shared / "data" / "tokenizers" / "llama-3")
+    deck = PaddedRows(find_units(files, 1), folder, batch_size=16)
+    assert len(deck.rows) == 8118
+    assert deck.steps_per_epoch == 508
+    batches = list(itertools.islice(deck.open(), deck.steps_per_epoch))
+    assert sum(len(batch["input_ids"]) for batch in batches) == 8118
+    lengths = [batch["input_ids"].shape[1] for batch in batches]
+    assert max(lengths) <= 512
+    assert 260 < np.mean(lengths) < 300
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    slots = sum(batch["input_ids"].numel() for batch in batches)
+    assert 0.23 < tokens / slots < 0.27
+    for batch in batches[:20]:
+        padding = batch["attention_mask"] == 0
+        assert (batch["labels"][padding] == -100).all()
+        # HF's collator pads with the end token and hides that everywhere.
+        hidden = int((batch["labels"] == -100).sum() - padding.sum())
+        assert 0 <= hidden <= len(padding)
+
+
+def write_loader(folder, text: str, monkeypatch) -> None:
+    (folder / "my_loader.py").write_text("import torch\n" + text)
+    monkeypatch.chdir(folder)
+    monkeypatch.delitem(__import__("sys").modules, "my_loader", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_a_loader_of_ones_own_is_asked_for_epoch_after_epoch(tmp_path, monkeypatch):
+    text = """
+def make():
+    ids = torch.arange(6).reshape(3, 1, 2)
+    return [{"input_ids": row, "labels": row} for row in ids]
+"""
+    write_loader(tmp_path, text, monkeypatch)
+    own = OwnLoader("my_loader:make")
+    firsts = [int(batch["input_ids"][0, 0]) for batch in itertools.islice(own.open(), 7)]
+    assert firsts == [0, 2, 4, 0, 2, 4, 0]
+    assert own.timeline() is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "returned", "message"),
+    [
+        ("my_loader", "[]", "must be module:function"),
+        ("my_loader:nothing", "[]", "has no function nothing"),
+        ("no_such_module_here:make", "[]", "No module named"),
+        ("my_loader:make", "7", "returned a int"),
+        ("my_loader:make", "[]", "gave no batch"),
+        ("my_loader:make", "[torch.zeros(2)]", "gave Tensor: a batch must be"),
+        ("my_loader:make", "[{'input_ids': torch.zeros(2)}]", "and labels or attention_mask"),
+    ],
+)
+def test_a_wrong_loader_is_an_error_that_says_what_it_must_be(
+    spec, returned, message, tmp_path, monkeypatch
+):
+    write_loader(tmp_path, f"def make():\n    return {returned}\n", monkeypatch)
+    with pytest.raises(StokerError, match=message):
+        next(OwnLoader(spec).open())

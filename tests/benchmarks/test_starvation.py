@@ -46,7 +46,9 @@ def test_it_compares_three_contenders_and_explains_all_of_their_time(report):
     assert resident["headroom"] is None
     assert stoker["headroom"] > inline["headroom"] > 0
     assert set(stoker["figures"]["shares"]) >= {"fetch", "assemble", "queue"}
-    assert "fetch" not in inline["figures"]["shares"]
+    told = ("fetch", "prep", "workers", "assemble", "queue")
+    assert sum(inline["causes"][cause] for cause in told) > inline["causes"]["input"]
+    assert inline["cannot_see"] == stoker["cannot_see"] == []
     assert document["data"]["tokens"].replace(",", "").isdigit()
 
 

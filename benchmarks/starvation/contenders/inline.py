@@ -1,25 +1,21 @@
-"""Three ways to feed the same training loop: no work at all, Stoker, inline tokenization.
-
-Each gives an endless iterator of batches {"input_ids", "labels"}, int64 [batch_size, seq_len]: the
-same text, packed the same way (documents one after the other, an end token behind each, cut every
-seq_len).
-"""
+"""What many do: the text tokenized while they train, in the workers of a torch DataLoader."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from benchmarks.starvation.accelerator import Batch
-from loaders import DataLoader, TokenDataset
+from benchmarks.starvation.contenders.work import KeptWork, TimedCollate, WorkClock
 from pipelines.inputs import find_inputs
 from pipelines.options import ReadOptions
 from pipelines.plan import Unit, cut_units
@@ -32,91 +28,13 @@ CHUNK_BYTES = 64 * 1024
 SMALLEST_UNIT = 256 * 1024
 
 
-class Contender(Protocol):
-    """A source of batches; `bounded` is False where it has no speed of its own."""
-
-    @property
-    def name(self) -> str:
-        """A word for programs."""
-
-    @property
-    def title(self) -> str:
-        """Its name for people."""
-
-    @property
-    def note(self) -> str:
-        """How it works, in half a line."""
-
-    @property
-    def bounded(self) -> bool:
-        """See above."""
-
-    def open(self) -> Iterator[Batch]:
-        """Start it: an endless iterator."""
-
-    def timeline(self) -> np.ndarray | None:
-        """What it knows about the way of its batches (`loaders.stats`), or None."""
-
-
-@dataclass
-class ResidentBatch:
-    """One batch, given again and again: what the loop does when input costs nothing."""
-
-    batch: Batch
-    name: str = field(default="resident", init=False)
-    title: str = field(default="batch already there", init=False)
-    note: str = field(default="the ceiling: no input work at all", init=False)
-    bounded: bool = field(default=False, init=False)
-
-    def open(self) -> Iterator[Batch]:
-        """See `Contender.open`."""
-        while True:
-            yield self.batch
-
-    def timeline(self) -> None:
-        """See `Contender.timeline`."""
-
-
-@dataclass
-class Stoker:
-    """Stoker's loader over a token dataset, shuffled, epoch after epoch."""
-
-    uri: str
-    seq_len: int
-    batch_size: int
-    split: str = "train"
-    pin_memory: bool = False
-    name: str = field(default="stoker", init=False)
-    title: str = field(default="Stoker", init=False)
-    note: str = field(default="token shards, shuffled", init=False)
-    bounded: bool = field(default=True, init=False)
-    _loader: Any = field(default=None, init=False)
-
-    def open(self) -> Iterator[Batch]:
-        """See `Contender.open`."""
-        dataset = TokenDataset(self.uri, self.seq_len, split=self.split)
-        if len(dataset) < self.batch_size:
-            raise StokerError(
-                f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, less than one"
-                f" batch of {self.batch_size}: choose a smaller --seq-len or --batch-size"
-            )
-        self._loader = DataLoader(
-            dataset, self.batch_size, shuffle=True, drop_last=True, pin_memory=self.pin_memory
-        )
-        while True:
-            yield from self._loader
-
-    def timeline(self) -> np.ndarray:
-        """See `Contender.timeline`."""
-        rows: np.ndarray = self._loader.timeline()
-        return rows
-
-
 @dataclass
 class InlineTokenization:
     """The same text through HF `tokenizers` in the worker processes of a torch DataLoader.
 
     It is excused from shuffling and from ends of epochs. `tokenizer` is the serialized form.
+    `slow_worker_s`: how long worker 0 pauses in each of its batches, for a test of the report.
+    Each batch brings along what its worker did for it and when.
     """
 
     units: Sequence[Unit]
@@ -128,9 +46,11 @@ class InlineTokenization:
     reading: ReadOptions = field(default_factory=ReadOptions)
     special_tokens: str = "text"
     pin_memory: bool = False
+    slow_worker_s: float = 0.0
     name: str = field(default="inline", init=False)
     title: str = field(default="inline tokenization", init=False)
     bounded: bool = field(default=True, init=False)
+    _kept: KeptWork = field(default_factory=KeptWork, init=False, repr=False)
 
     @property
     def note(self) -> str:
@@ -138,47 +58,73 @@ class InlineTokenization:
         processes = f"{self.workers} worker process{'' if self.workers == 1 else 'es'}"
         return f"HF tokenizers in a torch DataLoader, {processes}"
 
+    def ready(self) -> AbstractContextManager[object]:
+        """See `Contender.ready`."""
+        return nullcontext()
+
     def open(self) -> Iterator[Batch]:
         """See `Contender.open`."""
         # A forked worker would leave the work to threads of its parent that it does not have.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        clock = WorkClock()
         loader = TorchDataLoader(
-            InlineDataset(self),
+            InlineDataset(self, clock),
             self.batch_size,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
+            collate_fn=TimedCollate(clock, default_collate),
         )
-        return iter(loader)
+        self._kept = KeptWork()
+        return self._kept.batches(iter(loader))
 
-    def timeline(self) -> None:
+    def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""
+        return self._kept.rows()
 
 
 class InlineDataset(IterableDataset[Batch]):
     """Endless packed samples of `job`: its units dealt to the workers, read and tokenized there.
 
-    With one worker the samples are those of the token dataset, in its order.
+    With one worker the samples are those of the token dataset, in its order. `clock` is told what
+    goes on.
     """
 
-    def __init__(self, job: InlineTokenization) -> None:
+    def __init__(self, job: InlineTokenization, clock: WorkClock) -> None:
         self.job = job
+        self.clock = clock
 
     def __iter__(self) -> Iterator[Batch]:
         """Samples of this worker's units, over and over."""
-        job = self.job
+        job, clock = self.job, self.clock
+        clock.doing("prep")
         tokenizer = Tokenizer.from_str(job.tokenizer)
         tokenizer.encode_special_tokens = job.special_tokens == "text"
         rest = np.empty(0, dtype=np.int64)
+        given = 0
         for texts in self._texts():
+            clock.doing("prep")
             runs = [rest]
             for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
                 runs.append(np.array([*encoding.ids, job.end_id], dtype=np.int64))
             stream = np.concatenate(runs)
             whole = len(stream) // job.seq_len
+            clock.doing("assemble")
             for sample in stream[: whole * job.seq_len].reshape(whole, job.seq_len):
                 input_ids = torch.from_numpy(sample)
+                self._pause(given)
+                given += 1
                 yield {"input_ids": input_ids, "labels": input_ids.clone()}
+                clock.doing("assemble")
             rest = stream[whole * job.seq_len :]
+
+    def _pause(self, given: int) -> None:
+        """What makes worker 0 slow, at the first sample of each batch."""
+        info = get_worker_info()
+        first = given % self.job.batch_size == 0
+        if self.job.slow_worker_s and first and (info is None or info.id == 0):
+            self.clock.doing("prep")
+            time.sleep(self.job.slow_worker_s)
+            self.clock.doing("assemble")
 
     def _texts(self) -> Iterator[list[str]]:
         """Documents without end, as many at a time as make about `CHUNK_BYTES`."""
@@ -200,7 +146,9 @@ class InlineDataset(IterableDataset[Batch]):
             mine = job.units
 
     def _chunks(self, unit: Unit) -> Iterator[list[str]]:
+        self.clock.doing("fetch")
         for batch in read_unit(unit, self.job.reading):
+            self.clock.doing("prep")
             chunk: list[str] = []
             size = 0
             for document in batch.documents:
@@ -212,6 +160,7 @@ class InlineDataset(IterableDataset[Batch]):
                     chunk, size = [], 0
             if chunk:
                 yield chunk
+            self.clock.doing("fetch")
 
 
 def find_units(

@@ -1,0 +1,43 @@
+"""What the benchmark asks of a source of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+
+from benchmarks.starvation.accelerator import Batch
+
+
+class Contender(Protocol):
+    """A source of batches; `bounded` is False where it has no speed of its own."""
+
+    @property
+    def name(self) -> str:
+        """A word for programs."""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+
+    @property
+    def note(self) -> str:
+        """How it works, in half a line."""
+
+    @property
+    def bounded(self) -> bool:
+        """See above."""
+
+    def ready(self) -> AbstractContextManager[object]:
+        """What has to run as long as it does, a server for example; started off the clock."""
+
+    def open(self) -> Iterator[Batch]:
+        """Start it: an endless iterator."""
+
+    def timeline(self) -> np.ndarray | None:
+        """What it knows about the way of its batches, or None.
+
+        Rows of `loaders.stats.TIMELINE` or of `recording.WORK`.
+        """

@@ -1,0 +1,108 @@
+"""A person's own loader, named on the command line as `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.starvation.accelerator import Batch
+from shards.errors import StokerError
+
+
+@dataclass
+class OwnLoader:
+    """What `function` of `module` returns: something to iterate over, epoch after epoch.
+
+    It is called without arguments. Its batches are mappings of tensors, `input_ids` among them, and
+    `labels` or `attention_mask`, from which padding is known. What it knows about the way of its
+    batches is asked for where it has a `timeline()` as `loaders.DataLoader` does.
+
+    Raises:
+        StokerError: no such module or function.
+    """
+
+    spec: str
+    name: str = field(default="own", init=False)
+    bounded: bool = field(default=True, init=False)
+    _loader: Any = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._function = _load(self.spec)
+
+    @property
+    def title(self) -> str:
+        """See `Contender.title`."""
+        return self.spec
+
+    @property
+    def note(self) -> str:
+        """See `Contender.note`."""
+        return "given by --loader"
+
+    def ready(self) -> AbstractContextManager[object]:
+        """See `Contender.ready`."""
+        return nullcontext()
+
+    def open(self) -> Iterator[Batch]:
+        """See `Contender.open`.
+
+        Raises:
+            StokerError: it gives nothing, or something else than such batches.
+        """
+        self._loader = self._function()
+        if not isinstance(self._loader, Iterable):
+            kind = type(self._loader).__name__
+            raise StokerError(f"--loader {self.spec} returned a {kind}: it must return batches")
+        while True:
+            given = 0
+            for batch in self._loader:
+                if not given:
+                    self._check(batch)
+                given += 1
+                yield batch
+            if not given:
+                raise StokerError(
+                    f"--loader {self.spec} gave no batch in an epoch: it must be something that"
+                    " can be iterated over again and again, a list or a DataLoader for example"
+                )
+
+    def timeline(self) -> np.ndarray | None:
+        """See `Contender.timeline`."""
+        told = getattr(self._loader, "timeline", None)
+        if not callable(told):
+            return None
+        rows: np.ndarray = told()
+        return rows
+
+    def _check(self, batch: object) -> None:
+        wanted = "a mapping of tensors with input_ids, and labels or attention_mask"
+        keys = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
+        tensors = isinstance(batch, Mapping) and all(
+            isinstance(value, torch.Tensor) for value in batch.values()
+        )
+        if not tensors or "input_ids" not in keys or not {"labels", "attention_mask"} & set(keys):
+            raise StokerError(f"--loader {self.spec} gave {keys}: a batch must be {wanted}")
+
+
+def _load(spec: str) -> Any:
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise StokerError(f"--loader {spec}: it must be module:function")
+    # As `python -m` does: a person's module lies where they stand.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise StokerError(f"--loader {spec}: {error}") from error
+    if not callable(function):
+        raise StokerError(f"--loader {spec}: {module} has no function {name}")
+    return function

@@ -1,0 +1,111 @@
+"""The deck's fine-tuning loop: a row of text a sample, cut to 512 tokens, padded to the longest.
+
+As HF's examples do it: rows are tokenized once, before training, and `Trainer` shuffles and
+collates them in the process that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader as TorchDataLoader
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
+from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.contenders.work import KeptWork, TimedCollate, WorkClock
+from pipelines.options import ReadOptions
+from pipelines.plan import Unit
+from pipelines.read import read_unit
+from shards.errors import StokerError
+
+MAX_LENGTH = 512
+
+
+@dataclass
+class PaddedRows:
+    """Rows of text through a HF tokenizer and HF's own collator, nothing packed.
+
+    `tokenizer`: folder of a HF tokenizer, on this disk. Rows that are empty stay, as in the deck's
+    job, where each has a begin token; here it has one end token if the tokenizer adds nothing. The
+    rows are tokenized when it is made, off the clock.
+
+    Raises:
+        StokerError: the text holds no row.
+    """
+
+    units: Sequence[Unit]
+    tokenizer: str
+    batch_size: int
+    max_length: int = MAX_LENGTH
+    workers: int = 0
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    pin_memory: bool = False
+    seed: int = 0
+    name: str = field(default="padded", init=False)
+    title: str = field(default="the deck's collate", init=False)
+    bounded: bool = field(default=True, init=False)
+    _kept: KeptWork = field(default_factory=KeptWork, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        made = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
+        if made.pad_token is None:
+            made.pad_token = made.eos_token
+        self._collate = DataCollatorForLanguageModeling(made, mlm=False)
+        texts = [
+            row.as_py()
+            for unit in self.units
+            for batch in read_unit(unit, self.reading)
+            for row in batch.documents
+        ]
+        if not texts:
+            raise StokerError("the text given for the deck's collate holds no row")
+        encoded = made(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        self.rows = [ids if ids else [made.eos_token_id] for ids in encoded]
+
+    @property
+    def note(self) -> str:
+        """See `Contender.note`."""
+        return f"rows cut to {self.max_length} tokens, padded to the longest of a batch"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; the last one may be short, as `Trainer`'s is."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def ready(self) -> AbstractContextManager[object]:
+        """See `Contender.ready`."""
+        return nullcontext()
+
+    def open(self) -> Iterator[Batch]:
+        """See `Contender.open`; also `attention_mask`."""
+        clock = WorkClock()
+        loader: TorchDataLoader[Any] = TorchDataLoader(
+            self.rows,  # type: ignore[arg-type]
+            self.batch_size,
+            shuffle=True,
+            num_workers=self.workers,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator().manual_seed(self.seed),
+            collate_fn=TimedCollate(clock, self._pad),
+        )
+        self._kept = KeptWork()
+        return self._kept.batches(_over_and_over(loader))
+
+    def timeline(self) -> np.ndarray:
+        """See `Contender.timeline`."""
+        return self._kept.rows()
+
+    def _pad(self, rows: list[list[int]]) -> Batch:
+        samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
+        padded = self._collate(samples)
+        return dict(padded)
+
+
+def _over_and_over(loader: TorchDataLoader[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader

@@ -1,0 +1,93 @@
+"""Who takes part in a run, and who is left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from benchmarks.starvation.contenders import (
+    Contender,
+    InlineTokenization,
+    OwnLoader,
+    PaddedRows,
+    ResidentBatch,
+    Stoker,
+    find_units,
+)
+from benchmarks.starvation.options import Options
+from pipelines.options import ReadOptions
+from shards.dataset import Dataset
+
+INLINE, PADDED = "inline tokenization", "the deck's collate"
+REMOTE = "://"
+
+
+def make_contenders(
+    options: Options, dataset: Dataset, *, pin: bool
+) -> tuple[list[Contender], dict[str, str]]:
+    """The contenders of a run in the order of the report, and those left out, with the reason."""
+    left_out: dict[str, str] = {}
+    stoker = make_stoker(options, pin=pin)
+    contenders: list[Contender] = [ResidentBatch(resident_batch(stoker, pin=pin)), stoker]
+    for latency_ms in options.latency:
+        each = make_stoker(options, pin=pin, latency_ms=latency_ms)
+        if REMOTE in options.data:
+            left_out[each.title] = "--latency needs --data on a local disk"
+        else:
+            contenders.append(each)
+    reading = ReadOptions(options.text_column, options.text_split)
+    inline = _inline(options, dataset, reading, pin)
+    if isinstance(inline, str):
+        left_out[INLINE] = inline
+    else:
+        contenders.append(inline)
+    if options.padded and options.text:
+        units = find_units(options.text, 1, reading)
+        batch_size, seq_len = options.shape
+        contenders.append(
+            PaddedRows(units, options.padded, batch_size, seq_len, reading=reading, pin_memory=pin)
+        )
+    elif options.padded:
+        left_out[PADDED] = "it needs the text the data was made of: --text"
+    if options.loader:
+        contenders.append(OwnLoader(options.loader))
+    return contenders, left_out
+
+
+def make_stoker(options: Options, *, pin: bool, latency_ms: float | None = None) -> Stoker:
+    """Stoker over the data of a run."""
+    batch_size, seq_len = options.shape
+    return Stoker(
+        options.data, seq_len, batch_size, options.split, pin_memory=pin, latency_ms=latency_ms
+    )
+
+
+def resident_batch(stoker: Stoker, *, pin: bool) -> Mapping[str, torch.Tensor]:
+    """A copy of Stoker's first batch."""
+    first = next(iter(stoker.open()))
+    batch = {key: tensor.clone() for key, tensor in first.items()}
+    return {key: tensor.pin_memory() for key, tensor in batch.items()} if pin else batch
+
+
+def _inline(
+    options: Options, dataset: Dataset, reading: ReadOptions, pin: bool
+) -> InlineTokenization | str:
+    """The contender, or why there is none."""
+    if not options.text:
+        return "it needs the text the data was made of: --text"
+    made_with = dataset.manifest.tokenizer
+    if made_with.end_token is None or made_with.begin_token is not None:
+        return "it writes end tokens alone, the data was made otherwise"
+    batch_size, seq_len = options.shape
+    return InlineTokenization(
+        find_units(options.text, options.inline_workers, reading),
+        dataset.store.read(made_with.file).decode(),
+        made_with.end_token.id,
+        seq_len,
+        batch_size,
+        options.inline_workers,
+        reading,
+        made_with.special_tokens,
+        pin,
+    )

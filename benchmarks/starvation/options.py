@@ -1,0 +1,90 @@
+"""What a run of the starvation benchmark is asked to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.starvation.accelerator import Node
+from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
+from shards.errors import StokerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run is asked to do; the fields are the command's options of the same name.
+
+    `text`: what `data` was made of, as `pipelines.tokenize --input` takes it; () leaves the inline
+    contender out. `seq_len`, `batch_size` and `time_scale`: None takes the profile's. `warmup`:
+    None finds it. `latency`: milliseconds that an S3 server on this machine holds requests back;
+    Stoker reads `data`, a folder, from it too, once for each. `padded`: folder of a HF tokenizer;
+    adds the deck's collate of `text`. `loader`: a person's own, `module:function`. `ladder`: climb
+    it with Stoker. `self_test`: the report checks itself. `host_busy_ms`, `h2d_gb_s` and `pageable`
+    are `accelerator.Node`'s.
+    """
+
+    data: str
+    output: Path
+    text: tuple[str, ...] = ()
+    text_column: str = "text"
+    text_split: str = "file"
+    split: str = "train"
+    profile: str = DEFAULT_PROFILE
+    cards: int = 1
+    time_scale: float | None = None
+    host_busy_ms: float = 0.0
+    h2d_gb_s: float | None = None
+    pageable: bool = False
+    seq_len: int | None = None
+    batch_size: int | None = None
+    steps: int = 200
+    seeds: int = 3
+    warmup: int | None = None
+    seconds: float = 60.0
+    workers: int = 0
+    latency: tuple[float, ...] = ()
+    padded: str | None = None
+    loader: str | None = None
+    ladder: bool = False
+    self_test: bool = False
+    price: float | None = None
+    compare: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
+        for name in ("seq_len", "batch_size", "cards", "steps", "seeds", "warmup"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise StokerError(f"{name} is {value}: it must be at least 1")
+        for name in ("time_scale", "seconds", "price", "h2d_gb_s"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise StokerError(f"{name} is {getattr(self, name)}: it must be above 0")
+        for name, values in (("host_busy_ms", (self.host_busy_ms,)), ("latency", self.latency)):
+            if any(not value >= 0 for value in values):
+                raise StokerError(f"{name} is {min(values)}: it can't be negative")
+        if self.workers < 0:
+            raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(batch_size, seq_len) of a batch, which the cards share."""
+        profile = PROFILES[self.profile]
+        return self.batch_size or self.cards * profile.batch_size, self.seq_len or profile.seq_len
+
+    @property
+    def inline_workers(self) -> int:
+        """Worker processes of the inline contender: as many as there are cores, unless chosen."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def scale(self) -> float:
+        """What emulated steps are shortened by: as chosen, else so that a run takes minutes."""
+        return PROFILES[self.profile].time_scale if self.time_scale is None else self.time_scale
+
+    @property
+    def node(self) -> Node:
+        """The machine around the emulated card."""
+        rate = None if self.h2d_gb_s is None else self.h2d_gb_s * 1e9
+        return Node(host_busy_ms=self.host_busy_ms, pageable=self.pageable, h2d_bytes_per_s=rate)
