@@ -4,6 +4,7 @@ import fcntl
 import mmap
 import os
 import subprocess
+import sys
 from typing import IO
 
 import numpy as np
@@ -115,3 +116,21 @@ def test_a_file_system_that_knows_no_direct_writes_gets_the_same_bytes(tmp_path)
         assert (tmp_path / "shard").read_bytes() == data.to_pybytes()
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_forked_child_writes_into_a_copy_of_its_own() -> None:
+    code = """
+import os
+import numpy as np
+from shards.pages import Pages
+
+taken = np.frombuffer(Pages().take(10), np.uint8)
+if not (child := os.fork()):
+    taken[0] = 7
+    os._exit(0)
+os.waitpid(child, 0)
+print(taken[0])
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
