@@ -6,37 +6,34 @@ python -m benchmarks.starvation --data s3://tokens/v1 --text s3://corpus/ --outp
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from benchmarks.command import guarded
 from benchmarks.environment import environment
 from benchmarks.starvation.accelerator import (
     Accelerator,
-    Batch,
     EmulatedAccelerator,
     pick_accelerator,
 )
 from benchmarks.starvation.compare import compare, read_report
-from benchmarks.starvation.contenders import Contender
 from benchmarks.starvation.ladder import Card, climb, rungs
 from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
-from benchmarks.starvation.measure import Plan, record, unthrottled
-from benchmarks.starvation.merge import merge
+from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.options import Options as Options
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report, console_table, interval
-from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.result import Ladder
 from benchmarks.starvation.selftest import self_test
-from benchmarks.starvation.steps import step_table, write_steps
+from benchmarks.starvation.steps import write_steps
+from benchmarks.starvation.trial import measure
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
 
@@ -63,7 +60,8 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     )
     with closing(accelerator):
         contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        measured = [measure(each, accelerator, options) for each in contenders]
+        plan = Plan(options.steps, options.warmup, options.seconds)
+        measured = [measure(each, accelerator, plan, options.seeds) for each in contenders]
     ladder = climb_ladder(options) if options.ladder else None
     controls = tuple(self_test()) if options.self_test else ()
     report = Report(
@@ -84,35 +82,6 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     report.write(options.output, older)
     write_steps([table for _, table in measured], options.output)
     return report
-
-
-def measure(
-    contender: Contender, accelerator: Accelerator, options: Options
-) -> tuple[Result, pa.Table]:
-    """Run one contender in the loop, seed by seed, then alone; its result and its steps."""
-    plan = Plan(options.steps, options.warmup, options.seconds)
-    recordings = []
-    total = options.seeds * (options.steps + plan.allowance)
-    with contender.ready(), Progress(contender.title, total) as progress:
-        for seed in range(options.seeds):
-            # The run before is let go first, with its threads and processes.
-            batches: Iterator[Batch] = iter(())
-            recording, batches = record(
-                lambda: progress.watch(contender.open()), accelerator, plan, progress.step, seed
-            )
-            recordings.append(replace(recording, timeline=contender.timeline()))
-        progress.now(f"{contender.title}, unthrottled")
-        alone = unthrottled(batches) if contender.bounded else None
-    del batches
-    result = merge(
-        contender.name,
-        contender.title,
-        contender.note,
-        recordings,
-        unthrottled_tokens_per_s=alone,
-        bounded=contender.bounded,
-    )
-    return result, step_table(contender.name, recordings)
 
 
 def climb_ladder(options: Options) -> Ladder:

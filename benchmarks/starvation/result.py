@@ -92,6 +92,7 @@ class Result:
     Attributes:
         figures: medians over seeds, but for `shares`, which are of all windows together.
         unthrottled_tokens_per_s: of the loader alone; None for one without a speed of its own.
+        bounded: False for a batch that is always there: a ceiling, of which nothing is advised.
         estimates: by the name of a figure (`stall_rate`, `gap_rate`, `au`, `goodput`,
             `tokens_per_s`, `step_ms`, `gap_p99_ms`), with their bootstrap 95 % intervals.
         window_ns, causes: of all runs together; `causes` sum to `window_ns` exactly.
@@ -102,7 +103,9 @@ class Result:
         padding_lost: slots without a token / slots of the window's steps.
         epoch_edge_gap_ms, resume_gap_ms: the longest gap at an end of an epoch; to the first batch
             after a restore. None where there was none.
-        cores_to_feed: fewest CPU cores a card for au >= 0.99. None where it was not looked for.
+        cores_to_feed: fewest CPU cores a card for au >= 0.99: CPU seconds a token of the loader
+            alone x 99 % of the card's demand; more where its work can't be done side by side, and
+            no number of cores where it waits for a store. None where it was not looked for.
         overhead_share: CPU time of the loop's thread that measuring took / T, warm-up included.
         counters: of the whole window, for people: what NVML, DCGM and the kernel said meanwhile.
     """
@@ -112,6 +115,7 @@ class Result:
     note: str
     figures: Figures
     unthrottled_tokens_per_s: float | None = None
+    bounded: bool = True
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     window_ns: int = 0
     causes: Mapping[str, int] = field(default_factory=dict)

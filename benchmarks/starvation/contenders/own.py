@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.contenders.epochs import Epochs
 from shards.errors import StokerError
 
 
@@ -21,9 +23,10 @@ from shards.errors import StokerError
 class OwnLoader:
     """What `function` of `module` returns: something to iterate over, epoch after epoch.
 
-    It is called without arguments. Its batches are mappings of tensors, `input_ids` among them, and
-    `labels` or `attention_mask`, from which padding is known. What it knows about the way of its
-    batches is asked for where it has a `timeline()` as `loaders.DataLoader` does.
+    It is called with `seed=` where it takes one, else without arguments. Its batches are mappings
+    of tensors, `input_ids` among them, and `labels` or `attention_mask`, from which padding is
+    known. What it knows about the way of its batches is asked for where it has a `timeline()` as
+    `loaders.DataLoader` does.
 
     Raises:
         StokerError: no such module or function.
@@ -33,6 +36,7 @@ class OwnLoader:
     name: str = field(default="own", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
+    _epochs: Epochs | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._function = _load(self.spec)
@@ -51,28 +55,26 @@ class OwnLoader:
         """See `Contender.ready`."""
         return nullcontext()
 
-    def open(self) -> Iterator[Batch]:
-        """See `Contender.open`.
+    def open(self, seed: int = 0) -> Iterator[Batch]:
+        """See `Contender.open`; only a function that takes a `seed` can give another order.
 
         Raises:
             StokerError: it gives nothing, or something else than such batches.
         """
-        self._loader = self._function()
+        self._loader = self._function(**({"seed": seed} if self._takes("seed") else {}))
         if not isinstance(self._loader, Iterable):
             kind = type(self._loader).__name__
             raise StokerError(f"--loader {self.spec} returned a {kind}: it must return batches")
-        while True:
-            given = 0
-            for batch in self._loader:
-                if not given:
-                    self._check(batch)
-                given += 1
-                yield batch
-            if not given:
-                raise StokerError(
-                    f"--loader {self.spec} gave no batch in an epoch: it must be something that"
-                    " can be iterated over again and again, a list or a DataLoader for example"
-                )
+        self._epochs = Epochs(
+            _Checked(self._loader, self._check),
+            f"--loader {self.spec} gave no batch in an epoch: it must be something that can be"
+            " iterated over again and again, a list or a DataLoader for example",
+        )
+        return self._epochs
+
+    def epochs(self) -> tuple[int, ...]:
+        """See `Contender.epochs`."""
+        return tuple(self._epochs.begun) if self._epochs else ()
 
     def timeline(self) -> np.ndarray | None:
         """See `Contender.timeline`."""
@@ -82,6 +84,13 @@ class OwnLoader:
         rows: np.ndarray = told()
         return rows
 
+    def _takes(self, name: str) -> bool:
+        try:
+            return name in inspect.signature(self._function).parameters
+        except ValueError:
+            # Some functions written in C tell nobody what they take.
+            return False
+
     def _check(self, batch: object) -> None:
         wanted = "a mapping of tensors with input_ids, and labels or attention_mask"
         keys = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
@@ -90,6 +99,22 @@ class OwnLoader:
         )
         if not tensors or "input_ids" not in keys or not {"labels", "attention_mask"} & set(keys):
             raise StokerError(f"--loader {self.spec} gave {keys}: a batch must be {wanted}")
+
+
+class _Checked(Iterable[Batch]):
+    """`loader`, the first batch of each epoch checked."""
+
+    def __init__(self, loader: Iterable[Batch], check: Callable[[object], None]) -> None:
+        self._loader, self._check = loader, check
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self._loader)
+        for first in batches:
+            self._check(first)
+            yield first
+            del first
+            break
+        yield from batches
 
 
 def _load(spec: str) -> Any:
