@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from benchmarks.command import guarded
@@ -21,18 +22,22 @@ from benchmarks.starvation.accelerator import (
     EmulatedAccelerator,
     pick_accelerator,
 )
+from benchmarks.starvation.attempt import Feeds
 from benchmarks.starvation.compare import compare, read_report
 from benchmarks.starvation.ladder import Card, climb, rungs
-from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
+from benchmarks.starvation.lineup import make_contenders, make_peers, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan
+from benchmarks.starvation.options import PEERS
 from benchmarks.starvation.options import Options as Options
+from benchmarks.starvation.peer import Peer
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report, console_table, interval
-from benchmarks.starvation.result import Ladder
+from benchmarks.starvation.result import Ladder, Result
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import write_steps
+from benchmarks.starvation.sweep import sized
 from benchmarks.starvation.trial import measure
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
@@ -60,8 +65,20 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     )
     with closing(accelerator):
         contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        plan = Plan(options.steps, options.warmup, options.seconds)
-        measured = [measure(each, accelerator, plan, options.seeds) for each in contenders]
+        card = Card(profile, options.cards, options.scale)
+        peers, absent = make_peers(options, card, emulated=accelerator.emulated)
+        left_out |= absent
+        everyone: list[Feeds] = [*contenders, *peers]
+        check_sweep(options, everyone)
+        measured = []
+        for each in everyone:
+            try:
+                measured.append(try_out(each, accelerator, options))
+            except StokerError as error:
+                # What another library can't do is told, and the others go on.
+                if not isinstance(each, Peer):
+                    raise
+                left_out[each.title] = str(error)
     ladder = climb_ladder(options) if options.ladder else None
     controls = tuple(self_test()) if options.self_test else ()
     report = Report(
@@ -82,6 +99,23 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     report.write(options.output, older)
     write_steps([table for _, table in measured], options.output)
     return report
+
+
+def try_out(
+    contender: Feeds, accelerator: Accelerator, options: Options
+) -> tuple[Result, pa.Table]:
+    """All that is measured of one contender, and its steps."""
+    plan = Plan(options.steps, options.warmup, options.seconds)
+    return measure(contender, accelerator, plan, options.seeds, options.sweep_workers)
+
+
+def check_sweep(options: Options, contenders: Sequence[Feeds]) -> None:
+    """Raises a StokerError where there is nobody whose number of workers could be varied."""
+    if options.sweep_workers and not any(map(sized, contenders)):
+        raise StokerError(
+            "--sweep-workers: nobody here takes a number of workers: add --text, --peers, or a"
+            " --loader whose function takes workers="
+        )
 
 
 def climb_ladder(options: Options) -> Ladder:
@@ -202,6 +236,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add(what, "--padded", "HF tokenizer's folder: adds the deck's collate of --text")
     _add(what, "--loader", "your own: function() returns batches", metavar="MODULE:FUNCTION")
+    _add(
+        what,
+        "--peers",
+        "other libraries that `make peers` installed, over the same tokens (without names: all)",
+        nargs="*",
+        choices=PEERS,
+    )
     how = parser.add_argument_group("how to train")
     _add(
         how,
@@ -227,6 +268,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
+    _add(
+        how,
+        "--sweep-workers",
+        "try so many workers besides: where does it stop to help? (--text, --peers, --loader)",
+        nargs="+",
+        type=int,
+        metavar="N",
+    )
     _add(how, "--price", "US dollars an hour of the node (default: the profile's)", type=float)
     _add(parser, "--output", "folder for report.html and the rest", Path("report"), type=Path)
     parser.add_argument(
@@ -261,7 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise StokerError(f"the report did not name what was put in: {', '.join(failed)}")
 
     def work() -> None:
-        lists = {name: tuple(chosen[name] or ()) for name in ("text", "latency")}
+        lists = {name: tuple(chosen[name] or ()) for name in ("text", "latency", "sweep_workers")}
+        lists["peers"] = PEERS if chosen["peers"] == [] else tuple(chosen["peers"] or ())
         options = Options(**chosen | lists)
         report = run(options)
         print(f"\n{report.verdict}\n\n{console_table(report)}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.starvation.causes import COMPUTE, IN_STEP, INPUT_CAUSES, NOT_SEPARABLE
@@ -13,6 +13,9 @@ from benchmarks.starvation.statistics import Estimate
 UNSTABLE = 0.05
 # Less idleness than this in all input causes together: the device was fed.
 FED = 0.005
+
+# More workers than these bring less than a tenth of the best rate: the knee of the curve.
+KNEE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,15 @@ class WorkersPoint:
     unthrottled_tokens_per_s: float
     headroom: float
     stall_rate: float | None = None
+
+
+def knee(points: Sequence[WorkersPoint]) -> WorkersPoint | None:
+    """The fewest workers that reach 90 % of the best unthrottled rate; None of no points."""
+    if not points:
+        return None
+    best = max(point.unthrottled_tokens_per_s for point in points)
+    enough = [p for p in points if p.unthrottled_tokens_per_s >= KNEE_SHARE * best]
+    return min(enough, key=lambda point: point.workers)
 
 
 @dataclass(frozen=True)

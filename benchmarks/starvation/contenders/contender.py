@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.starvation.accelerator import Batch
 
 
-class Contender(Protocol):
-    """A source of batches; `bounded` is False where it has no speed of its own."""
+class Feeder(Protocol):
+    """Who feeds a loop; `bounded` is False where it has no speed of its own."""
 
     @property
     def name(self) -> str:
@@ -32,6 +32,10 @@ class Contender(Protocol):
 
     def ready(self) -> AbstractContextManager[object]:
         """What has to run as long as it does, a server for example; started off the clock."""
+
+
+class Contender(Feeder, Protocol):
+    """A source of batches for the loop of this process."""
 
     def open(self, seed: int = 0) -> Iterator[Batch]:
         """Start it: an endless iterator.

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -81,6 +81,10 @@ class InlineTokenization:
     def epochs(self) -> tuple[int, ...]:
         """See `Contender.epochs`: its workers go on where their part of the text ends."""
         return ()
+
+    def with_workers(self, workers: int) -> InlineTokenization:
+        """The same with so many processes; its units should be enough for them."""
+        return replace(self, workers=workers)
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""

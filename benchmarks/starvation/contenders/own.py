@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.starvation.accelerator import Batch
-from benchmarks.starvation.contenders.epochs import Epochs
+from benchmarks.starvation.epochs import Epochs
 from shards.errors import StokerError
 
 
@@ -26,13 +26,14 @@ class OwnLoader:
     It is called with `seed=` where it takes one, else without arguments. Its batches are mappings
     of tensors, `input_ids` among them, and `labels` or `attention_mask`, from which padding is
     known. What it knows about the way of its batches is asked for where it has a `timeline()` as
-    `loaders.DataLoader` does.
+    `loaders.DataLoader` does. `workers`: what it is called with as `workers=`; None: not at all.
 
     Raises:
         StokerError: no such module or function.
     """
 
     spec: str
+    workers: int | None = None
     name: str = field(default="own", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
@@ -61,7 +62,10 @@ class OwnLoader:
         Raises:
             StokerError: it gives nothing, or something else than such batches.
         """
-        self._loader = self._function(**({"seed": seed} if self._takes("seed") else {}))
+        given: dict[str, int] = {"seed": seed} if self._takes("seed") else {}
+        if self.workers is not None:
+            given["workers"] = self.workers
+        self._loader = self._function(**given)
         if not isinstance(self._loader, Iterable):
             kind = type(self._loader).__name__
             raise StokerError(f"--loader {self.spec} returned a {kind}: it must return batches")
@@ -75,6 +79,10 @@ class OwnLoader:
     def epochs(self) -> tuple[int, ...]:
         """See `Contender.epochs`."""
         return tuple(self._epochs.begun) if self._epochs else ()
+
+    def with_workers(self, workers: int) -> OwnLoader | None:
+        """The same with so many, where the function takes `workers`."""
+        return replace(self, workers=workers) if self._takes("workers") else None
 
     def timeline(self) -> np.ndarray | None:
         """See `Contender.timeline`."""

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.loading.delay import delayed
 from benchmarks.s3_server import serve_s3
 from benchmarks.starvation.accelerator import Batch
-from benchmarks.starvation.contenders.epochs import Epochs
+from benchmarks.starvation.epochs import Epochs
 from loaders import DataLoader, TokenDataset
 from shards.errors import StokerError
 
