@@ -37,7 +37,7 @@ class OwnLoader:
     name: str = field(default="own", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
-    _epochs: Epochs | None = field(default=None, init=False)
+    _begun: list[int] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._function = _load(self.spec)
@@ -69,16 +69,17 @@ class OwnLoader:
         if not isinstance(self._loader, Iterable):
             kind = type(self._loader).__name__
             raise StokerError(f"--loader {self.spec} returned a {kind}: it must return batches")
-        self._epochs = Epochs(
+        epochs = Epochs(
             _Checked(self._loader, self._check),
             f"--loader {self.spec} gave no batch in an epoch: it must be something that can be"
             " iterated over again and again, a list or a DataLoader for example",
         )
-        return self._epochs
+        self._begun = epochs.begun
+        return epochs
 
     def epochs(self) -> tuple[int, ...]:
         """See `Contender.epochs`."""
-        return tuple(self._epochs.begun) if self._epochs else ()
+        return tuple(self._begun)
 
     def with_workers(self, workers: int) -> OwnLoader | None:
         """The same with so many, where the function takes `workers`."""

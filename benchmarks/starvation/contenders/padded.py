@@ -50,7 +50,7 @@ class PaddedRows:
     title: str = field(default="the deck's collate", init=False)
     bounded: bool = field(default=True, init=False)
     _kept: KeptWork = field(default_factory=KeptWork, init=False, repr=False)
-    _epochs: Epochs | None = field(default=None, init=False, repr=False)
+    _begun: list[int] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         made = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
@@ -95,14 +95,15 @@ class PaddedRows:
             collate_fn=TimedCollate(clock, self._pad),
         )
         # What comes out of it is a pair: the batch, and what was done for it.
-        self._epochs = Epochs(loader, "the deck's collate has no row")
+        epochs = Epochs(loader, "the deck's collate has no row")
         self._kept = KeptWork()
-        pairs: Iterator[Any] = self._epochs
+        self._begun = epochs.begun
+        pairs: Iterator[Any] = epochs
         return self._kept.batches(pairs)
 
     def epochs(self) -> tuple[int, ...]:
         """See `Contender.epochs`."""
-        return tuple(self._epochs.begun) if self._epochs else ()
+        return tuple(self._begun)
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""

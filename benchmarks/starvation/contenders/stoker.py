@@ -42,7 +42,7 @@ class Stoker:
     note: str = field(default="token shards, shuffled", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
-    _epochs: Epochs | None = field(default=None, init=False)
+    _begun: list[int] = field(default_factory=list, init=False, repr=False)
     _served: str | None = field(default=None, init=False)
 
     @property
@@ -88,12 +88,13 @@ class Stoker:
             pin_memory=self.pin_memory,
             **self.options,
         )
-        self._epochs = Epochs(self._loader, f"{self.uri}: an epoch has no batch")
-        return self._epochs
+        epochs = Epochs(self._loader, f"{self.uri}: an epoch has no batch")
+        self._begun = epochs.begun
+        return epochs
 
     def epochs(self) -> tuple[int, ...]:
         """See `Contender.epochs`."""
-        return tuple(self._epochs.begun) if self._epochs else ()
+        return tuple(self._begun)
 
     def state(self) -> dict[str, Any]:
         """The loader's own state, behind the last batch that it gave."""
