@@ -8,6 +8,9 @@ import torch
 from load_contract import Contender, serve
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+# Epochs of one seed are not those of the next. The generator looks at 32 bits alone.
+STRIDE = 1_000_003
+
 
 class MemoryMap(Dataset[dict[str, torch.Tensor]]):
     """Samples of `seq_len` ids out of a file."""
@@ -37,7 +40,7 @@ class Shuffled(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # Nothing happens before the first number: torch makes two of these where there are workers.
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        generator = torch.Generator().manual_seed(STRIDE * self.seed + self.epoch)
         order = torch.randperm(self.samples, generator=generator)
         skip, self.skip = self.skip, 0
         self.epoch += 1

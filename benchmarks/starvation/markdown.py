@@ -10,7 +10,7 @@ from benchmarks.starvation.causes import called
 from benchmarks.starvation.compare import Comparison
 from benchmarks.starvation.page import facts
 from benchmarks.starvation.report import Report, interval, percent, rate
-from benchmarks.starvation.result import Result
+from benchmarks.starvation.result import Result, knee
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 # What makes a heading or a list, where a line begins with it.
@@ -37,6 +37,7 @@ def markdown(report: Report, comparison: Comparison | None = None) -> str:
             for result in report.results
             for advice in result.advice
         ),
+        *more_workers(report),
         *checks(report),
         *(compared(comparison) if comparison else []),
         "<details><summary>Conditions</summary>",
@@ -74,6 +75,24 @@ def checks(report: Report) -> list[str]:
         said.append(
             f"Controls: {count - len(failed)} of {count} passed"
             + (f"; **failed: {text(', '.join(failed))}**." if failed else ".")
+        )
+    return said
+
+
+def more_workers(report: Report) -> list[str]:
+    """What more workers brought, contender by contender; the knee is bold."""
+    said = []
+    for result in report.results:
+        bend = knee(result.workers)
+        if bend is None:
+            continue
+        points = ", ".join(
+            f"{f'**{point.workers}**' if point == bend else point.workers}: {point.headroom:.2g}x"
+            for point in result.workers
+        )
+        said.append(
+            f"Workers of {text(result.title)}, times the demand: {points} (bold: the fewest that"
+            " reach 90 % of the best rate)."
         )
     return said
 
