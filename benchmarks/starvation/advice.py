@@ -35,8 +35,10 @@ def advise(result: Result) -> tuple[Advice, ...]:
     """What is worth doing, the largest share first; nothing for a loop that is well fed.
 
     Where the ranks wait for each other more than for input, a sentence says that data workers can't
-    help.
+    help. A batch that is always there gets none: nobody can feed a loop better.
     """
+    if not result.bounded:
+        return ()
     found = [
         _advice(cause, result.share(cause), evidence(result), action(result))
         for cause, (evidence, action) in RULES.items()

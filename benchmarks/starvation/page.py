@@ -13,7 +13,7 @@ from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, called
 from benchmarks.starvation.charts import feeding, gaps, ladder, shares
 from benchmarks.starvation.charts.timeline import timeline
 from benchmarks.starvation.report import Report, figure_rows, interval, percent, rate
-from benchmarks.starvation.result import Advice, Result
+from benchmarks.starvation.result import Advice, Result, knee
 
 
 def render(report: Report) -> str:
@@ -36,7 +36,7 @@ def render(report: Report) -> str:
         cores=report.environment.get("cores", "?"),
         chosen=most_starved(report),
         advised=advised(report),
-        knees=[(r, feeding.knee(r.workers)) for r in report.results if r.workers],
+        knees=[(r, knee(r.workers)) for r in report.results if r.workers],
         charts=charts(report),
         facts=facts(report),
         zip=zip,

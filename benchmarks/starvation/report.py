@@ -204,12 +204,19 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
         ("headroom", "unthrottled / demand", [_times(r.headroom) for r in results]),
         ("cards it could feed", "headroom x cards", [_cards(r, report.cards) for r in results]),
         ("first batch", "from opening", [f"{f.first_batch_s:.2f} s" for f in fs]),
+        ("resumed", "to the first batch", [_ms_or_none(r.resume_gap_ms) for r in results]),
+        ("epoch's edge", "longest gap there", [_ms_or_none(r.epoch_edge_gap_ms) for r in results]),
         ("gap p50", "idle before a step", [_ms(f.gap_p50_ms) for f in fs]),
         ("gap p95", "", [_ms(f.gap_p95_ms) for f in fs]),
         ("gap p99", "", [_ms(f.gap_p99_ms) for f in fs]),
         ("gap max", "", [_ms(f.gap_max_ms) for f in fs]),
         ("host CPU", "cores busy, all processes", [f"{f.cpu_cores:.2f}" for f in fs]),
         ("CPU per Mtok", "host CPU seconds", [f"{_cpu(f):.3f} s" for f in fs]),
+        (
+            "cores to feed it",
+            "a card, AU 99 %: CPU a token, alone, x demand",
+            ["-" if r.cores_to_feed is None else f"{r.cores_to_feed:.2g}" for r in results],
+        ),
         ("steps", "measured", [str(f.steps) for f in fs]),
         (
             "overshoot",
@@ -228,7 +235,9 @@ CONSOLE_ROWS = (
     "headroom",
     "cards it could feed",
     "first batch",
+    "resumed",
     "host CPU",
+    "cores to feed it",
 )
 
 
@@ -260,6 +269,10 @@ def _times(value: float | None) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:.1f} ms"
+
+
+def _ms_or_none(value: float | None) -> str:
+    return "-" if value is None else _ms(value)
 
 
 def _finite(value: Any) -> Any:

@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.starvation.causes import CAUSES
-from benchmarks.starvation.charts import feeding, gaps, shares
+from benchmarks.starvation.charts import gaps, shares
 from benchmarks.starvation.charts.timeline import timeline
 from benchmarks.starvation.page import charts, render
 from benchmarks.starvation.report import console_table, percent
-from benchmarks.starvation.result import WorkersPoint
+from benchmarks.starvation.result import WorkersPoint, knee
 from tests.benchmarks.reports import example_report
 from tests.benchmarks.support import figures, report
 
@@ -198,7 +198,7 @@ def test_the_timeline_has_every_span_on_its_lane():
 )
 def test_the_knee_is_the_fewest_workers_that_reach_nine_tenths_of_the_best(rates, bend):
     points = [WorkersPoint(at, rate, rate / 1000) for at, rate in enumerate(rates)]
-    found = feeding.knee(points)
+    found = knee(points)
     assert found is not None
     assert found.workers == bend
 

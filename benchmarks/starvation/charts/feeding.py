@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from benchmarks.starvation.charts.common import Figure, axis, layout, names_axis, plain, series
 from benchmarks.starvation.report import Report
-from benchmarks.starvation.result import Result, WorkersPoint
-
-# More workers than these bring less than a tenth of the best rate: the knee of the curve.
-KNEE_SHARE = 0.9
+from benchmarks.starvation.result import Result, knee
 
 
 def headroom(report: Report) -> Figure | None:
@@ -40,15 +35,6 @@ def headroom(report: Report) -> Figure | None:
             shapes=[_mark("x", 1.0)],
         ),
     }
-
-
-def knee(points: Sequence[WorkersPoint]) -> WorkersPoint | None:
-    """The fewest workers that reach 90 % of the best unthrottled rate; None of no points."""
-    if not points:
-        return None
-    best = max(point.unthrottled_tokens_per_s for point in points)
-    enough = [p for p in points if p.unthrottled_tokens_per_s >= KNEE_SHARE * best]
-    return min(enough, key=lambda point: point.workers)
 
 
 def workers(report: Report, result: Result) -> Figure | None:
