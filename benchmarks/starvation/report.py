@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.starvation.causes import CALLED, CAUSES, called
+from benchmarks.starvation.deck.result import Deck
 from benchmarks.starvation.figures import Figures
 from benchmarks.starvation.prices import Price
 from benchmarks.starvation.result import Control, Ladder, Result
@@ -32,6 +33,7 @@ class Report:
     `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
     `job`: how the data was made, where this run made it. `price`: of the node that the cards are
     part of. `calibration`: how far the emulator was compared with a real card, in a sentence.
+    `deck`: what `python -m benchmarks.starvation.deck` counts besides.
     """
 
     accelerator: str
@@ -48,6 +50,7 @@ class Report:
     ladder: Ladder | None = None
     controls: tuple[Control, ...] = ()
     calibration: str = "uncalibrated"
+    deck: Deck | None = None
     version: int = REPORT_VERSION
 
     @property
