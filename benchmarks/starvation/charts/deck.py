@@ -54,18 +54,21 @@ def seconds(report: Report) -> Figure | None:
         return None
     cards = deck.cards[::-1]
     height = 96 + 44 * len(cards) * len(deck.epochs)
+    made = layout(
+        report,
+        height,
+        barmode="group",
+        bargap=0.3,
+        xaxis=axis("minutes an epoch", rangemode="tozero"),
+        yaxis=names_axis([name(card) for card in cards]),
+        showlegend=False,
+    )
+    # The report is about one of the cards, this picture about all of them.
+    said = [*map(name, deck.cards), *([report.calibration] if report.emulated else [])]
+    made["title"]["text"] = plain(", ".join(said))
     return {
         "data": [_way(deck, way) for way in reversed(range(len(deck.epochs)))],
-        "layout": layout(
-            report,
-            height,
-            barmode="group",
-            bargap=0.3,
-            title={"text": plain("; ".join(card.accelerator for card in deck.cards))},
-            xaxis=axis("minutes an epoch", rangemode="tozero"),
-            yaxis=names_axis([name(card).removeprefix("an ") for card in cards]),
-            showlegend=False,
-        ),
+        "layout": made,
     }
 
 

@@ -17,13 +17,6 @@ import torch
 from benchmarks.command import guarded
 from benchmarks.environment import environment
 from benchmarks.starvation.accelerator import pick_accelerator
-from benchmarks.starvation.command import (
-    describe_data,
-    describe_device,
-    describe_setup,
-    find_price,
-    measure,
-)
 from benchmarks.starvation.deck.loop import (
     BATCH_SIZE,
     MAX_LENGTH,
@@ -34,9 +27,16 @@ from benchmarks.starvation.deck.loop import (
 )
 from benchmarks.starvation.deck.result import Deck, DeckCard
 from benchmarks.starvation.deck.words import console
+from benchmarks.starvation.describe import (
+    describe_data,
+    describe_device,
+    describe_setup,
+    find_price,
+)
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.report import Report
+from benchmarks.starvation.run import measure
 from benchmarks.starvation.steps import write_steps
 from pipelines.options import ReadOptions
 from shards.dataset import open_dataset

@@ -11,7 +11,10 @@ GOAL = 3.5
 
 def headline(deck: Deck) -> str:
     """What packing brings, in a sentence."""
-    said = [f"{card.ratio.value:.2f} times on {name(card)}" for card in deck.cards]
+    said = [
+        f"{card.ratio.value:.2f} times on {'an ' * card.emulated}{name(card)}"
+        for card in deck.cards
+    ]
     return (
         f"Packed, a second trains {' and '.join(said)} as many tokens as the deck's collate"
         f" ({deck.per_slot:.2f} times as many a slot)"
@@ -118,10 +121,10 @@ def console(deck: Deck) -> str:
 
 
 def name(card: DeckCard) -> str:
-    """`A100 1B padded to 280, emulated`: short, and never without that word."""
+    """`emulated L40S`: short, and never without that word."""
     if not card.emulated:
         return card.accelerator
-    return f"an emulated {card.profile.partition('-')[0].upper()}"
+    return f"emulated {card.profile.partition('-')[0].upper()}"
 
 
 def _share(value: float) -> str:
