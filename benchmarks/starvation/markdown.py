@@ -85,7 +85,7 @@ def deck_table(deck: Deck) -> list[str]:
     """The deck's loop, padded and packed: counted, timed on each card, and what is the same."""
     head = deck_words.title_row(deck)
     parts = [
-        f"#### {text(deck_words.headline(deck))}",
+        "#### The deck's fine-tuning loop",
         table(
             ("an epoch", *head),
             [(what, *values) for what, values in deck_words.epoch_rows(deck)],

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.starvation.causes import CALLED, CAUSES, called
 from benchmarks.starvation.deck.result import Deck
+from benchmarks.starvation.deck.words import headline
 from benchmarks.starvation.figures import Figures
 from benchmarks.starvation.prices import Price
 from benchmarks.starvation.result import Control, Ladder, Result
@@ -75,6 +76,8 @@ class Report:
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
         ]
+        if self.deck is not None:
+            words.insert(0, headline(self.deck))
         joint = "; " if any("," in word for word in words) else ", "
         return joint.join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
 

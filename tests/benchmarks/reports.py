@@ -74,7 +74,6 @@ def example_report() -> Report:
         ladder=_ladder(),
         controls=_controls(),
         calibration="uncalibrated",
-        deck=example_deck(),
     )
 
 

@@ -10,14 +10,11 @@ GOAL = 3.5
 
 
 def headline(deck: Deck) -> str:
-    """What packing brings, in a sentence."""
-    said = [
-        f"{card.ratio.value:.2f} times on {'an ' * card.emulated}{name(card)}"
-        for card in deck.cards
-    ]
+    """What packing brings, in a sentence without its end."""
+    said = [f"{card.ratio.value:.1f} times on {_one(card)}" for card in deck.cards]
     return (
-        f"Packed, a second trains {' and '.join(said)} as many tokens as the deck's collate"
-        f" ({deck.per_slot:.2f} times as many a slot)"
+        f"Stoker's packed rows train {' and '.join(said)} as many tokens a second as the deck's"
+        f" collate, {deck.per_slot:.1f} times as many a slot"
     )
 
 
@@ -80,9 +77,9 @@ def same_tokens(deck: Deck) -> list[str]:
         )
     if deck.not_predicted:
         said.append(
-            f"{deck.not_predicted:,} of what lies beyond token {deck.max_length} begins a row of"
-            " its own, and a model that shifts its labels itself, as HF's do, doesn't predict that;"
-            ' with labels="next" nothing is left out.'
+            f"Of the {deck.cut_tokens:,} cut off, {deck.not_predicted:,} begins a row of Stoker's:"
+            " a model that shifts its labels itself, as HF's do, doesn't predict that. With"
+            ' labels="next" nothing is left out.'
         )
     return said
 
@@ -99,7 +96,9 @@ def notes(deck: Deck) -> list[str]:
             "A step takes a + b x slots: a is the optimizer's pass over the weights (derived from"
             " the card's memory bandwidth), b what is left of the deck's wall time a step over"
             f" 16 x 280 slots; here rows are {padded.mean_length:.1f} slots in the mean. That wall"
-            " time holds all of the deck's loop: an upper bound of what its card computed."
+            " time holds all of the deck's loop: an upper bound of what its card computed. So the"
+            " padded time is the deck's by construction; what is found here is the packed one, and"
+            " what either waits for input."
         )
     return said
 
@@ -125,6 +124,10 @@ def name(card: DeckCard) -> str:
     if not card.emulated:
         return card.accelerator
     return f"emulated {card.profile.partition('-')[0].upper()}"
+
+
+def _one(card: DeckCard) -> str:
+    return f"an {name(card)}" if card.emulated else name(card)
 
 
 def _share(value: float) -> str:
