@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.starvation.causes import called
 from benchmarks.starvation.compare import Comparison
+from benchmarks.starvation.deck import words as deck_words
+from benchmarks.starvation.deck.result import Deck
 from benchmarks.starvation.page import facts
 from benchmarks.starvation.report import Report, interval, percent, rate
 from benchmarks.starvation.result import Result
@@ -31,6 +33,7 @@ def markdown(report: Report, comparison: Comparison | None = None) -> str:
         "\n".join(
             f"- {text(title)} left out: {text(why)}" for title, why in report.left_out.items()
         ),
+        *(deck_table(report.deck) if report.deck else []),
         "\n".join(
             f"- **{text(result.title)}: {text(advice.called)}** ({percent(advice.share)})."
             f" {text(advice.action)} _{text(advice.evidence)}_"
@@ -76,6 +79,24 @@ def checks(report: Report) -> list[str]:
             + (f"; **failed: {text(', '.join(failed))}**." if failed else ".")
         )
     return said
+
+
+def deck_table(deck: Deck) -> list[str]:
+    """The deck's loop, padded and packed: counted, timed on each card, and what is the same."""
+    head = deck_words.title_row(deck)
+    parts = [
+        "#### The deck's fine-tuning loop",
+        table(
+            ("an epoch", *head),
+            [(what, *values) for what, values in deck_words.epoch_rows(deck)],
+        ),
+    ]
+    for card in deck.cards:
+        rows = [(what, *values) for what, values in deck_words.card_rows(deck, card)]
+        rows.append(("packed over padded", *[""] * (len(head) - 1), deck_words.ratio(card)))
+        parts.append(table((card.accelerator, *head), rows))
+    said = [*deck_words.same_tokens(deck), *deck_words.notes(deck)]
+    return [*parts, "\n".join(f"- {text(sentence)}" for sentence in said)]
 
 
 def compared(comparison: Comparison) -> list[str]:

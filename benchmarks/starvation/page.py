@@ -10,8 +10,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, called
-from benchmarks.starvation.charts import feeding, gaps, ladder, shares
+from benchmarks.starvation.charts import deck, feeding, gaps, ladder, shares
 from benchmarks.starvation.charts.timeline import timeline
+from benchmarks.starvation.deck import words as deck_words
 from benchmarks.starvation.report import Report, figure_rows, interval, percent, rate
 from benchmarks.starvation.result import Advice, Result, knee
 
@@ -39,6 +40,8 @@ def render(report: Report) -> str:
         knees=[(r, knee(r.workers)) for r in report.results if r.workers],
         charts=charts(report),
         facts=facts(report),
+        deck=report.deck,
+        deck_words=deck_words,
         zip=zip,
         plotly=Markup(get_plotlyjs()),
     )
@@ -59,6 +62,8 @@ def charts(report: Report) -> dict[str, list[dict[str, Any] | None]]:
         "gaps": [gaps.over_time(report)],
         "headroom": [feeding.headroom(report)],
         "ladder": [ladder.ladder(report)],
+        "deck-slots": [deck.slots(report)],
+        "deck-seconds": [deck.seconds(report)],
     }
 
 

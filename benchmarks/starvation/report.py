@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.starvation.causes import CALLED, CAUSES, called
+from benchmarks.starvation.deck.result import Deck
+from benchmarks.starvation.deck.words import headline
 from benchmarks.starvation.figures import Figures
 from benchmarks.starvation.prices import Price
 from benchmarks.starvation.result import Control, Ladder, Result
@@ -32,6 +34,7 @@ class Report:
     `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
     `job`: how the data was made, where this run made it. `price`: of the node that the cards are
     part of. `calibration`: how far the emulator was compared with a real card, in a sentence.
+    `deck`: what `python -m benchmarks.starvation.deck` counts besides.
     """
 
     accelerator: str
@@ -48,6 +51,7 @@ class Report:
     ladder: Ladder | None = None
     controls: tuple[Control, ...] = ()
     calibration: str = "uncalibrated"
+    deck: Deck | None = None
     version: int = REPORT_VERSION
 
     @property
@@ -72,6 +76,8 @@ class Report:
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
         ]
+        if self.deck is not None:
+            words.insert(0, headline(self.deck))
         joint = "; " if any("," in word for word in words) else ", "
         return joint.join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.starvation import schema
 from benchmarks.starvation.causes import CALLED, CAUSES
 from benchmarks.starvation.report import SCHEMA
-from tests.benchmarks.reports import example_report
+from tests.benchmarks.reports import example_deck, example_report
 from tests.benchmarks.support import report
 
 
@@ -63,7 +63,8 @@ def empty(value: object, path: str) -> list[str]:
 
 def test_the_example_fills_every_field():
     given = example_report()
-    assert empty(replace(given, results=given.results[2:], ladder=None, controls=()), "") == [
+    more = replace(given, deck=example_deck())
+    assert empty(replace(more, results=given.results[2:], ladder=None, controls=()), "") == [
         ".results[0].workers[3].stall_rate",
         ".ladder",
     ]

@@ -27,9 +27,9 @@ BUCKET = "starvation"
 class Stoker:
     """Stoker's loader over a token dataset, shuffled, epoch after epoch.
 
-    `options`: more arguments of `loaders.DataLoader`. With `latency_ms` the dataset, a local
-    folder, is read from an S3 server on this machine that holds each request back for so long
-    (0: for no time).
+    `options`: more arguments of `loaders.DataLoader`, `form`: of `TokenDataset`. With `latency_ms`
+    the dataset, a local folder, is read from an S3 server on this machine that holds each request
+    back for so long (0: for no time).
     """
 
     uri: str
@@ -39,6 +39,7 @@ class Stoker:
     pin_memory: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     latency_ms: float | None = None
+    form: Mapping[str, Any] = field(default_factory=dict)
     note: str = field(default="token shards, shuffled", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
@@ -73,7 +74,7 @@ class Stoker:
         uri = self.uri if self.latency_ms is None else self._served
         if uri is None:
             raise StokerError(f"{self.title}: open it inside its ready(), which starts its server")
-        dataset = TokenDataset(uri, self.seq_len, split=self.split)
+        dataset = TokenDataset(uri, self.seq_len, split=self.split, **self.form)
         if len(dataset) < self.batch_size:
             raise StokerError(
                 f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, less than one"
