@@ -20,8 +20,8 @@ class Options:
     None finds it. `latency`: milliseconds that an S3 server on this machine holds requests back;
     Stoker reads `data`, a folder, from it too, once for each. `padded`: folder of a HF tokenizer;
     adds the deck's collate of `text`. `loader`: a person's own, `module:function`. `ladder`: climb
-    it with Stoker. `self_test`: the report checks itself. `host_busy_ms`, `h2d_gb_s` and `pageable`
-    are `accelerator.Node`'s.
+    it with Stoker. `self_test`: the report checks itself. `metrics_port`: serve metrics of the
+    run there. `host_busy_ms`, `h2d_gb_s` and `pageable` are `accelerator.Node`'s.
     """
 
     data: str
@@ -50,6 +50,7 @@ class Options:
     self_test: bool = False
     price: float | None = None
     compare: Path | None = None
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -64,6 +65,8 @@ class Options:
         for name, values in (("host_busy_ms", (self.host_busy_ms,)), ("latency", self.latency)):
             if any(not value >= 0 for value in values):
                 raise StokerError(f"{name} is {min(values)}: it can't be negative")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 2**16:
+            raise StokerError(f"metrics_port is {self.metrics_port}: it must be from 1 to 65535")
         if self.workers < 0:
             raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
 

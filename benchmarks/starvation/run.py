@@ -28,6 +28,7 @@ from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.run_metrics import RunMetrics, served
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import step_table, write_steps
 from shards.dataset import open_dataset
@@ -54,11 +55,13 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         vocabulary=vocabulary,
         node=options.node,
     )
-    with closing(accelerator):
-        contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        measured = [measure(each, accelerator, options) for each in contenders]
-    ladder = climb_ladder(options) if options.ladder else None
-    controls = tuple(self_test()) if options.self_test else ()
+    metrics = RunMetrics()
+    with served(metrics, options.metrics_port):
+        with closing(accelerator):
+            contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
+            measured = [measure(each, accelerator, options, metrics) for each in contenders]
+        ladder = climb_ladder(options) if options.ladder else None
+        controls = tuple(self_test()) if options.self_test else ()
     report = Report(
         accelerator=accelerator.title,
         emulated=accelerator.emulated,
@@ -80,13 +83,14 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
 
 
 def measure(
-    contender: Contender, accelerator: Accelerator, options: Options
+    contender: Contender, accelerator: Accelerator, options: Options, metrics: RunMetrics
 ) -> tuple[Result, pa.Table]:
     """Run one contender in the loop, seed by seed, then alone; its result and its steps."""
     plan = Plan(options.steps, options.warmup, options.seconds)
     recordings = []
     total = options.seeds * (options.steps + plan.allowance)
     with contender.ready(), Progress(contender.title, total) as progress:
+        metrics.began(contender, progress)
         for seed in range(options.seeds):
             # The run before is let go first, with its threads and processes.
             batches: Iterator[Batch] = iter(())
@@ -105,6 +109,7 @@ def measure(
         unthrottled_tokens_per_s=alone,
         bounded=contender.bounded,
     )
+    metrics.measured(result)
     return result, step_table(contender.name, recordings)
 
 

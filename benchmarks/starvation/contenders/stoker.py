@@ -88,6 +88,12 @@ class Stoker:
         while True:
             yield from self._loader
 
+    @property
+    def loader(self) -> DataLoader | None:
+        """The one that runs, whose counters may be asked for."""
+        found: DataLoader | None = self._loader
+        return found
+
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""
         rows: np.ndarray = self._loader.timeline()
