@@ -110,6 +110,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="put in faults that must be named; without --data nothing else",
     )
     _add(parser, "--compare", "an older report.json: better, worse or noise?", type=Path)
+    _add(
+        parser,
+        "--metrics-port",
+        "serve Prometheus metrics of the run to this machine, 9405 for example",
+        type=int,
+    )
     return parser
 
 

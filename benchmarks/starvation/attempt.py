@@ -52,11 +52,20 @@ Feeds = Contender | Elsewhere
 
 
 def attempt(
-    contender: Feeds, accelerator: Accelerator, plan: Plan, seeds: int, title: str = ""
+    contender: Feeds,
+    accelerator: Accelerator,
+    plan: Plan,
+    seeds: int,
+    title: str = "",
+    on_begin: Callable[[Progress], object] = lambda _: None,
 ) -> Attempt:
-    """Train on what the contender gives, inside its `ready()`; `title` is for people."""
+    """Train on what the contender gives, inside its `ready()`; `title` is for people.
+
+    `on_begin` is given what counts the steps, before the first of them.
+    """
     title = title or contender.title
     with Progress(title, seeds * (plan.steps + plan.allowance)) as progress:
+        on_begin(progress)
         if isinstance(contender, Elsewhere):
             return contender.attempt(plan, seeds, progress.step)
         recordings: list[Recording] = []

@@ -25,7 +25,8 @@ class Options:
     adds the deck's collate of `text`. `peers`: other libraries, in their own environments.
     `sweep_workers`: numbers of workers to try those with that have some. `loader`: a person's own,
     `module:function`. `ladder`: climb it with Stoker. `self_test`: the report checks itself.
-    `host_busy_ms`, `h2d_gb_s` and `pageable` are `accelerator.Node`'s.
+    `metrics_port`: serve metrics of the run there. `host_busy_ms`, `h2d_gb_s` and `pageable` are
+    `accelerator.Node`'s.
     """
 
     data: str
@@ -56,6 +57,7 @@ class Options:
     self_test: bool = False
     price: float | None = None
     compare: Path | None = None
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -74,6 +76,8 @@ class Options:
         ):
             if any(not value >= 0 for value in values):
                 raise StokerError(f"{name} is {min(values)}: it can't be negative")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 2**16:
+            raise StokerError(f"metrics_port is {self.metrics_port}: it must be from 1 to 65535")
         if self.workers < 0:
             raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
         if unknown := set(self.peers) - set(PEERS):

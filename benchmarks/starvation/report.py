@@ -23,6 +23,15 @@ from benchmarks.starvation.statistics import Estimate
 REPORT_VERSION = 2
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
+# What people call the figures of `Result.estimates`.
+CALLED_FIGURES = {
+    "stall_rate": "starved",
+    "gap_rate": "idle",
+    "au": "AU",
+    "tokens_per_s": "trained",
+    "step_ms": "a step",
+    "gap_p99_ms": "gap p99",
+}
 # Names of `Result.estimates` that are shares of 1; the others have a unit of their own.
 SHARES = ("stall_rate", "gap_rate", "au", "goodput")
 
@@ -65,21 +74,34 @@ class Report:
         return any(result.unstable for result in self.results)
 
     @property
-    def finding(self) -> str:
-        """Who starved, how much, for what, and what that costs."""
-        contenders = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
-        words = []
-        for number, result in enumerate(contenders or self.results):
-            starved = "starved " if number == 0 else ""
-            words.append(f"{result.title} {starved}{self._starved(result)}")
+    def findings(self) -> tuple[str, ...]:
+        """Who starved, how much, for what, and what that costs; then the doubts.
+
+        Of more than two contenders the first and the one that starved most; of the others, how far.
+        """
+        found = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
+        first, *others = found or self.results
+        others.sort(key=lambda result: -result.figures.stall_rate)
+        words = [f"{first.title} starved {self._starved(first)}"]
+        words += [f"{result.title} {self._starved(result)}" for result in others[:1]]
+        if between := [result.figures.stall_rate for result in others[1:]]:
+            who = f"{len(between)} others" if len(between) > 1 else others[1].title
+            rates = dict.fromkeys((percent(min(between)), percent(max(between))))
+            words.append(f"{who} {' to '.join(rates)}")
         doubts = [
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
         ]
         if self.deck is not None:
             words.insert(0, headline(self.deck))
-        joint = "; " if any("," in word for word in words) else ", "
-        return joint.join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
+        if doubts:
+            words[-1] += f" ({'; '.join(doubts)})"
+        return tuple(words)
+
+    @property
+    def finding(self) -> str:
+        """All findings in a line."""
+        return "; ".join(self.findings)
 
     @property
     def verdict(self) -> str:
@@ -119,7 +141,7 @@ class Report:
     def write(self, folder: Path, older: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
         """Write report.json, report.html and report.md into `folder`; their paths.
 
-        `older`: the document of another report, which report.md is to compare this one with.
+        `older`: the document of another report; page and report.md say what changed since.
         """
         from benchmarks.starvation.compare import compare
         from benchmarks.starvation.markdown import markdown
@@ -129,7 +151,7 @@ class Report:
         comparison = None if older is None else compare(older, self)
         written = {
             "report.json": self.to_json(),
-            "report.html": render(self),
+            "report.html": render(self, comparison),
             "report.md": markdown(self, comparison),
         }
         for name, content in written.items():
@@ -192,6 +214,11 @@ def interval(name: str, estimate: Estimate | None) -> str:
         unit = " ms"
     value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
     return f"{value:,.{digits}f}{unit} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def figure_name(name: str) -> str:
+    """What people call a figure of `Result.estimates`."""
+    return CALLED_FIGURES.get(name, name)
 
 
 def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:

@@ -27,6 +27,7 @@ from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.run_metrics import RunMetrics, served
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import write_steps
 from benchmarks.starvation.sweep import sized
@@ -55,24 +56,26 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         vocabulary=vocabulary,
         node=options.node,
     )
-    with closing(accelerator):
-        contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        card = Card(profile, options.cards, options.scale)
-        peers, absent = make_peers(options, card, emulated=accelerator.emulated)
-        left_out |= absent
-        everyone: list[Feeds] = [*contenders, *peers]
-        check_sweep(options, everyone)
-        measured = []
-        for each in everyone:
-            try:
-                measured.append(try_out(each, accelerator, options))
-            except StokerError as error:
-                # What another library can't do is told, and the others go on.
-                if not isinstance(each, Peer):
-                    raise
-                left_out[each.title] = str(error)
-    ladder = climb_ladder(options) if options.ladder else None
-    controls = tuple(self_test()) if options.self_test else ()
+    metrics = RunMetrics()
+    with served(metrics, options.metrics_port):
+        with closing(accelerator):
+            contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
+            card = Card(profile, options.cards, options.scale)
+            peers, absent = make_peers(options, card, emulated=accelerator.emulated)
+            left_out |= absent
+            everyone: list[Feeds] = [*contenders, *peers]
+            check_sweep(options, everyone)
+            measured = []
+            for each in everyone:
+                try:
+                    measured.append(try_out(each, accelerator, options, metrics))
+                except StokerError as error:
+                    # What another library can't do is told, and the others go on.
+                    if not isinstance(each, Peer):
+                        raise
+                    left_out[each.title] = str(error)
+        ladder = climb_ladder(options) if options.ladder else None
+        controls = tuple(self_test()) if options.self_test else ()
     report = Report(
         accelerator=accelerator.title,
         emulated=accelerator.emulated,
@@ -94,11 +97,20 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
 
 
 def try_out(
-    contender: Feeds, accelerator: Accelerator, options: Options
+    contender: Feeds, accelerator: Accelerator, options: Options, metrics: RunMetrics
 ) -> tuple[Result, pa.Table]:
     """All that is measured of one contender, and its steps."""
     plan = Plan(options.steps, options.warmup, options.seconds)
-    return measure(contender, accelerator, plan, options.seeds, options.sweep_workers)
+    found = measure(
+        contender,
+        accelerator,
+        plan,
+        options.seeds,
+        options.sweep_workers,
+        on_begin=lambda progress: metrics.began(contender, progress),
+    )
+    metrics.measured(found[0])
+    return found
 
 
 def check_sweep(options: Options, contenders: Sequence[Feeds]) -> None:

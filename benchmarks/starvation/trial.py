@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from benchmarks.starvation.accelerator import Accelerator
 from benchmarks.starvation.attempt import Feeds, attempt
 from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.merge import merge
+from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.result import Result
 from benchmarks.starvation.steps import step_table
 from benchmarks.starvation.sweep import sweep
@@ -22,13 +23,16 @@ def measure(
     plan: Plan,
     seeds: int,
     counts: Sequence[int] = (),
+    *,
+    on_begin: Callable[[Progress], object] = lambda _: None,
 ) -> tuple[Result, pa.Table]:
     """The result of a contender and all of its steps, warm-up included.
 
-    `counts`: numbers of workers to try it with besides, where it takes such a number.
+    `counts`: numbers of workers to try it with besides, where it takes such a number. `on_begin`
+    is given what counts its steps.
     """
     with contender.ready():
-        tried = attempt(contender, accelerator, plan, seeds)
+        tried = attempt(contender, accelerator, plan, seeds, on_begin=on_begin)
         points = sweep(contender, counts, accelerator, plan)
     alone = tried.alone
     result = merge(

@@ -108,6 +108,12 @@ class Stoker:
         self._loader.load_state_dict(state)
         return batches
 
+    @property
+    def loader(self) -> DataLoader | None:
+        """The one that runs, whose counters may be asked for."""
+        found: DataLoader | None = self._loader
+        return found
+
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""
         rows: np.ndarray = self._loader.timeline()
