@@ -92,8 +92,11 @@ def test_advice_names_the_largest_cause_with_its_share_of_the_stall():
     first = result.advice[0]
     assert (first.cause, first.called, first.family) == ("fetch", "I/O latency", "data pipeline")
     assert first.evidence.startswith("90 % of the stall, 60 % of the window")
-    assert "3 batches more" in first.action
+    assert "alone the loader gives 0.25 times what the device takes" in first.evidence
+    assert first.action.startswith("Reading further ahead cannot help")
     assert result.main_cause == "fetch"
+    fast = merged(loop(gaps, timeline=rows), unthrottled_tokens_per_s=25000.0)
+    assert "Read further ahead, 3 batches more" in fast.advice[0].action
 
 
 def test_data_workers_are_not_advised_where_ranks_wait_for_each_other():
