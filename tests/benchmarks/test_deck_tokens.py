@@ -21,6 +21,7 @@ from benchmarks.starvation.deck.packed import FORM, filled
 from benchmarks.starvation.deck.targets import count, shifted
 from loaders import DataLoader, TokenDataset
 from loaders.blocks import IGNORED
+from loaders.form import Labels
 from pipelines.options import ReadOptions
 from pipelines.tokenizer import Tokenizer
 
@@ -91,7 +92,7 @@ def test_every_token_but_a_rows_first_is_a_target_once_however_long_the_rows_are
     expected = {token for row in rows for token in row[1:]}
     with TemporaryDirectory() as folder:
         uri = write_rows(Path(folder) / "tokens", rows, NUMBERS, length)
-        made: dict[str, list[int]] = {"same": [], "next": []}
+        made: dict[Labels, list[int]] = {"same": [], "next": []}
         for labels in made:
             dataset = TokenDataset(uri, length, packing="best_fit", document_mask=True,
                                    labels=labels)  # fmt: skip

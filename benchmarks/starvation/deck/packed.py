@@ -31,11 +31,14 @@ class PackedRows(Stoker):
         """See `Contender.title`."""
         return "Stoker, packed"
 
-    def open(self) -> Iterator[Batch]:
+    def open(self, seed: int = 0) -> Iterator[Batch]:
         """See `Contender.open`; also `position_ids` and where documents begin."""
-        for batch in super().open():
-            tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
-            yield tensors | {"attention_mask": filled(batch)}
+        return map(_masked, super().open(seed))
+
+
+def _masked(batch: Batch) -> Batch:
+    tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
+    return tensors | {"attention_mask": filled(batch)}
 
 
 def filled(batch: Batch) -> torch.Tensor:
