@@ -2,12 +2,13 @@
 
 import pytest
 
+from benchmarks.starvation.causes import INPUT_CAUSES
 from benchmarks.starvation.contenders import Stoker
 from benchmarks.starvation.faults import Material, Side, resident
 from benchmarks.starvation.merge import merge
 from benchmarks.starvation.profiles import DECK_STEPS, PROFILES
 
-SCALE = 1 / 1500
+SCALE = 1 / 600
 
 
 @pytest.mark.parametrize("network", ["shm", "efa", "eni", "g6e"])
@@ -15,10 +16,12 @@ def test_ranks_that_wait_for_the_network_are_not_told_to_add_data_workers(networ
     profile = PROFILES[f"deck-8b-{network}"]
     side = Side(resident(1, 280), profile, ranks=4, time_scale=SCALE)
     result = merge("deck", "deck", "", side.run(steps=12))
-    assert result.main_cause is None
     assert result.most_idle == "communication"
+    assert result.share(*INPUT_CAUSES) < 0.05
+    # Of what isn't this machine's own noise, which goes to other causes.
+    waits, computes = result.share("communication"), result.share("compute")
     share = profile.communication_s / (profile.step_s + profile.communication_s)
-    assert result.share("communication") == pytest.approx(share, abs=0.03)
+    assert waits / (waits + computes) == pytest.approx(share, abs=1e-3)
     advice = result.advice[0]
     assert (advice.family, advice.called) == ("communication", "network bandwidth")
     assert "Adding data workers cannot help" in advice.action
