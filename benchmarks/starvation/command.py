@@ -6,6 +6,7 @@ python -m benchmarks.starvation --data s3://tokens/v1 --text s3://corpus/ --outp
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -25,7 +26,10 @@ from benchmarks.starvation.accelerator import (
 )
 from benchmarks.starvation.compare import compare, read_report
 from benchmarks.starvation.contenders import Contender
+from benchmarks.starvation.exchange import GlooExchange
+from benchmarks.starvation.gather import gather
 from benchmarks.starvation.ladder import Card, climb, rungs
+from benchmarks.starvation.launch import launch
 from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
@@ -37,6 +41,7 @@ from benchmarks.starvation.report import Report, console_table, interval
 from benchmarks.starvation.result import Ladder, Result
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import step_table, write_steps
+from benchmarks.starvation.world import World, joined, told
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
 
@@ -51,6 +56,18 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     """
     # Before anything is measured: a wrong file should not cost minutes.
     older = None if options.compare is None else read_report(options.compare)
+    with joined(options.ranks) as world:
+        report, tables = run_as(world, options, job)
+        if world.rank == 0:
+            report.write(options.output, older)
+            write_steps(tables, options.output)
+    return report
+
+
+def run_as(
+    world: World, options: Options, job: Mapping[str, str] | None
+) -> tuple[Report, list[pa.Table]]:
+    """This rank's part of `run`: the report of all ranks, and their steps."""
     dataset = open_dataset(options.data)
     profile = PROFILES[options.profile]
     vocabulary = dataset.manifest.tokenizer.vocab_size
@@ -60,10 +77,13 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         time_scale=options.scale if not torch.cuda.is_available() else options.time_scale or 1.0,
         vocabulary=vocabulary,
         node=options.node,
+        exchange=GlooExchange() if world.backend == "gloo" else None,
     )
     with closing(accelerator):
-        contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        measured = [measure(each, accelerator, options) for each in contenders]
+        contenders, left_out = make_contenders(
+            options, dataset, pin=not accelerator.emulated, world=world
+        )
+        measured = [measure(each, accelerator, options, world) for each in contenders]
     ladder = climb_ladder(options) if options.ladder else None
     controls = tuple(self_test()) if options.self_test else ()
     report = Report(
@@ -73,23 +93,24 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         left_out=left_out,
         device=describe_device(accelerator, profile, options),
         data=describe_data(dataset, options),
-        setup=describe_setup(options),
+        setup=describe_setup(options, world),
         environment=environment(),
-        cards=options.cards,
+        cards=options.cards * world.size,
         job=job or {},
         price=find_price(options, emulated=accelerator.emulated),
         ladder=ladder,
         controls=controls,
     )
-    report.write(options.output, older)
-    write_steps([table for _, table in measured], options.output)
-    return report
+    return report, [table for _, table in measured]
 
 
 def measure(
-    contender: Contender, accelerator: Accelerator, options: Options
+    contender: Contender, accelerator: Accelerator, options: Options, world: World
 ) -> tuple[Result, pa.Table]:
-    """Run one contender in the loop, seed by seed, then alone; its result and its steps."""
+    """Run one contender in the loop, seed by seed, then alone; its result and its steps.
+
+    Every rank of `world` does so at the same time, and gets what all of them saw.
+    """
     plan = Plan(options.steps, options.warmup, options.seconds)
     recordings = []
     total = options.seeds * (options.steps + plan.allowance)
@@ -97,12 +118,16 @@ def measure(
         for seed in range(options.seeds):
             # The run before is let go first, with its threads and processes.
             batches: Iterator[Batch] = iter(())
+            common = world.plan(plan, f"{contender.name}/{seed}")
+            world.barrier()
             recording, batches = record(
-                lambda: progress.watch(contender.open()), accelerator, plan, progress.step, seed
+                lambda: progress.watch(contender.open()), accelerator, common, progress.step, seed
             )
-            recordings.append(replace(recording, timeline=contender.timeline()))
+            recordings += gather(replace(recording, timeline=contender.timeline()))
         progress.now(f"{contender.title}, unthrottled")
-        alone = unthrottled(batches) if contender.bounded else None
+        # All ranks at once: their loaders share this machine, as they do in training.
+        world.barrier()
+        alone = world.mean(unthrottled(batches)) if contender.bounded else None
     del batches
     result = merge(
         contender.name,
@@ -191,7 +216,7 @@ def describe_data(dataset: Dataset, options: Options) -> dict[str, str]:
     }
 
 
-def describe_setup(options: Options) -> dict[str, str]:
+def describe_setup(options: Options, world: World) -> dict[str, str]:
     """Facts about the loop, for the page."""
     batch_size, seq_len = options.shape
     return {
@@ -200,6 +225,7 @@ def describe_setup(options: Options) -> dict[str, str]:
         "seeds": str(options.seeds),
         "at most": f"{options.seconds:g} s a contender",
         "inline workers": str(options.inline_workers),
+        **({"ranks": f"{world.size} processes, by {world.backend}"} if world.size > 1 else {}),
     }
 
 
@@ -254,6 +280,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--seq-len", "tokens a sample (default: the profile's)", type=int)
     _add(how, "--batch-size", "samples a step (default: the profile's, for each card)", type=int)
     _add(how, "--steps", "steps measured", 200, type=int)
+    _add(
+        how,
+        "--ranks",
+        "processes that train together, a batch and a loader each (default: 1, or torchrun's)",
+        type=int,
+    )
     _add(how, "--seeds", "times that each contender is measured", 3, type=int)
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
@@ -294,7 +326,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         lists = {name: tuple(chosen[name] or ()) for name in ("text", "latency")}
         options = Options(**chosen | lists)
+        if (options.ranks or 1) > 1 and told() is None:
+            launch(sys.argv[1:] if arguments is None else arguments, options.ranks or 1)
+            return
         report = run(options)
+        if (told() or (0, 1))[0] > 0:
+            return
         print(f"\n{report.verdict}\n\n{console_table(report)}\n")
         if options.compare is not None:
             print(compared(read_report(options.compare), report) + "\n")

@@ -16,6 +16,7 @@ from benchmarks.starvation.contenders import (
     find_units,
 )
 from benchmarks.starvation.options import Options
+from benchmarks.starvation.world import World
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset
 
@@ -24,9 +25,13 @@ REMOTE = "://"
 
 
 def make_contenders(
-    options: Options, dataset: Dataset, *, pin: bool
+    options: Options, dataset: Dataset, *, pin: bool, world: World | None = None
 ) -> tuple[list[Contender], dict[str, str]]:
-    """The contenders of a run in the order of the report, and those left out, with the reason."""
+    """The contenders of a run in the order of the report, and those left out, with the reason.
+
+    Each gives the share of this rank of `world`; Stoker's loader asks `torch.distributed` itself.
+    """
+    world = world or World()
     left_out: dict[str, str] = {}
     stoker = make_stoker(options, pin=pin)
     contenders: list[Contender] = [ResidentBatch(resident_batch(stoker, pin=pin)), stoker]
@@ -37,7 +42,7 @@ def make_contenders(
         else:
             contenders.append(each)
     reading = ReadOptions(options.text_column, options.text_split)
-    inline = _inline(options, dataset, reading, pin)
+    inline = _inline(options, dataset, reading, pin, world)
     if isinstance(inline, str):
         left_out[INLINE] = inline
     else:
@@ -45,9 +50,11 @@ def make_contenders(
     if options.padded and options.text:
         units = find_units(options.text, 1, reading)
         batch_size, seq_len = options.shape
-        contenders.append(
-            PaddedRows(units, options.padded, batch_size, seq_len, reading=reading, pin_memory=pin)
+        padded = PaddedRows(
+            units, options.padded, batch_size, seq_len, reading=reading, pin_memory=pin
         )
+        padded.rows = list(world.share(padded.rows))
+        contenders.append(padded)
     elif options.padded:
         left_out[PADDED] = "it needs the text the data was made of: --text"
     if options.loader:
@@ -71,7 +78,7 @@ def resident_batch(stoker: Stoker, *, pin: bool) -> Mapping[str, torch.Tensor]:
 
 
 def _inline(
-    options: Options, dataset: Dataset, reading: ReadOptions, pin: bool
+    options: Options, dataset: Dataset, reading: ReadOptions, pin: bool, world: World
 ) -> InlineTokenization | str:
     """The contender, or why there is none."""
     if not options.text:
@@ -81,7 +88,7 @@ def _inline(
         return "it writes end tokens alone, the data was made otherwise"
     batch_size, seq_len = options.shape
     return InlineTokenization(
-        find_units(options.text, options.inline_workers, reading),
+        world.share(find_units(options.text, options.inline_workers * world.size, reading)),
         dataset.store.read(made_with.file).decode(),
         made_with.end_token.id,
         seq_len,

@@ -20,7 +20,8 @@ class Options:
     None finds it. `latency`: milliseconds that an S3 server on this machine holds requests back;
     Stoker reads `data`, a folder, from it too, once for each. `padded`: folder of a HF tokenizer;
     adds the deck's collate of `text`. `loader`: a person's own, `module:function`. `ladder`: climb
-    it with Stoker. `self_test`: the report checks itself. `host_busy_ms`, `h2d_gb_s` and `pageable`
+    it with Stoker. `ranks`: processes that train together, None: as many as were started.
+    `self_test`: the report checks itself. `host_busy_ms`, `h2d_gb_s` and `pageable`
     are `accelerator.Node`'s.
     """
 
@@ -38,6 +39,7 @@ class Options:
     pageable: bool = False
     seq_len: int | None = None
     batch_size: int | None = None
+    ranks: int | None = None
     steps: int = 200
     seeds: int = 3
     warmup: int | None = None
@@ -54,7 +56,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
-        for name in ("seq_len", "batch_size", "cards", "steps", "seeds", "warmup"):
+        for name in ("seq_len", "batch_size", "cards", "ranks", "steps", "seeds", "warmup"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StokerError(f"{name} is {value}: it must be at least 1")
@@ -64,6 +66,8 @@ class Options:
         for name, values in (("host_busy_ms", (self.host_busy_ms,)), ("latency", self.latency)):
             if any(not value >= 0 for value in values):
                 raise StokerError(f"{name} is {min(values)}: it can't be negative")
+        if self.ladder and (self.ranks or 1) > 1:
+            raise StokerError("--ladder is climbed by one rank: leave out --ranks")
         if self.workers < 0:
             raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
 
