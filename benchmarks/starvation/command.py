@@ -22,18 +22,18 @@ from benchmarks.starvation.accelerator import (
     Accelerator,
     Batch,
     EmulatedAccelerator,
-    pick_accelerator,
 )
 from benchmarks.starvation.compare import compare, read_report
 from benchmarks.starvation.contenders import Contender
-from benchmarks.starvation.exchange import GlooExchange
 from benchmarks.starvation.gather import gather
 from benchmarks.starvation.ladder import Card, climb, rungs
 from benchmarks.starvation.launch import launch
 from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
+from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.options import Options as Options
+from benchmarks.starvation.pick import pick_accelerator
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from benchmarks.starvation.progress import Progress
@@ -70,18 +70,10 @@ def run_as(
     """This rank's part of `run`: the report of all ranks, and their steps."""
     dataset = open_dataset(options.data)
     profile = PROFILES[options.profile]
-    vocabulary = dataset.manifest.tokenizer.vocab_size
-    accelerator = pick_accelerator(
-        profile,
-        cards=options.cards,
-        time_scale=options.scale if not torch.cuda.is_available() else options.time_scale or 1.0,
-        vocabulary=vocabulary,
-        node=options.node,
-        exchange=GlooExchange() if world.backend == "gloo" else None,
-    )
+    accelerator = pick_accelerator(options, dataset.manifest.tokenizer.vocab_size, world)
     with closing(accelerator):
         contenders, left_out = make_contenders(
-            options, dataset, pin=not accelerator.emulated, world=world
+            options, dataset, pin=torch.cuda.is_available(), world=world
         )
         measured = [measure(each, accelerator, options, world) for each in contenders]
     ladder = climb_ladder(options) if options.ladder else None
@@ -185,7 +177,9 @@ def compared(older: Mapping[str, Any], report: Report) -> str:
 def describe_device(accelerator: Accelerator, profile: Profile, options: Options) -> dict[str, str]:
     """Facts about the accelerator, for the page."""
     if not isinstance(accelerator, EmulatedAccelerator):
-        return {"device": accelerator.title, "CUDA": str(torch.version.cuda)}
+        step = "forward, backward, AdamW; a Llama with random weights"
+        cuda = {"CUDA": str(torch.version.cuda)} if torch.cuda.is_available() else {}
+        return {"device": accelerator.title, "step": step} | cuda
     batch_size, seq_len = options.shape
     fixed = profile.fixed_ns * options.scale / 1e6
     return {
@@ -266,6 +260,16 @@ def make_parser() -> argparse.ArgumentParser:
         "model and, without a GPU, the card that is emulated",
         DEFAULT_PROFILE,
         choices=tuple(PROFILES),
+    )
+    _add(
+        how,
+        "--model",
+        "train this Llama with real steps: on a GPU, or tiny on the CPU (default: the profile's on"
+        " a GPU, else the card is emulated)",
+        choices=tuple(SIZES),
+    )
+    how.add_argument(
+        "--gradient-checkpointing", action="store_true", help="activations are computed twice"
     )
     _add(how, "--cards", "data-parallel cards that share a batch (emulated)", 1, type=int)
     _add(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.starvation.accelerator import Node
+from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 from shards.errors import StokerError
 
@@ -32,6 +33,8 @@ class Options:
     text_split: str = "file"
     split: str = "train"
     profile: str = DEFAULT_PROFILE
+    model: str | None = None
+    gradient_checkpointing: bool = False
     cards: int = 1
     time_scale: float | None = None
     host_busy_ms: float = 0.0
@@ -56,6 +59,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
+        if self.model is not None and self.model not in SIZES:
+            raise StokerError(f"no model {self.model!r}: choose one of {', '.join(SIZES)}")
         for name in ("seq_len", "batch_size", "cards", "ranks", "steps", "seeds", "warmup"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -75,7 +80,10 @@ class Options:
     def shape(self) -> tuple[int, int]:
         """(batch_size, seq_len) of a batch, which the cards share."""
         profile = PROFILES[self.profile]
-        return self.batch_size or self.cards * profile.batch_size, self.seq_len or profile.seq_len
+        rows, length = self.cards * profile.batch_size, profile.seq_len
+        if self.model is not None:
+            rows, length = SIZES[self.model].batch
+        return self.batch_size or rows, self.seq_len or length
 
     @property
     def inline_workers(self) -> int:
@@ -92,3 +100,18 @@ class Options:
         """The machine around the emulated card."""
         rate = None if self.h2d_gb_s is None else self.h2d_gb_s * 1e9
         return Node(host_busy_ms=self.host_busy_ms, pageable=self.pageable, h2d_bytes_per_s=rate)
+
+    @property
+    def emulates(self) -> tuple[str, ...]:
+        """The options given that only an emulated card has."""
+        return tuple(
+            word
+            for word, given in (
+                (f"--cards {self.cards}", self.cards != 1),
+                (f"--time-scale {self.time_scale}", self.time_scale not in (None, 1)),
+                (f"--host-busy-ms {self.host_busy_ms:g}", self.host_busy_ms),
+                (f"--h2d-gb-s {self.h2d_gb_s}", self.h2d_gb_s is not None),
+                ("--pageable", self.pageable),
+            )
+            if given
+        )

@@ -146,6 +146,21 @@ def test_the_command_joins_the_ranks_that_torchrun_started(made, tmp_path, repos
     assert done.stdout.count("report.html") == 1
 
 
+@pytest.mark.slow
+def test_ranks_train_a_real_model_together_on_the_cpu(made, tmp_path):
+    arguments = ["--data", made.tokens, "--output", str(tmp_path), "--model", "tiny"]
+    quick = ["--seq-len", "32", "--steps", "10", "--warmup", "2", "--seeds", "1"]
+    assert main([*arguments, *quick, "--ranks", "2"]) == 0
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["accelerator"] == "2 ranks of CPU, Llama tiny, float32"
+    for result in document["results"]:
+        assert sum(result["causes"].values()) == result["window_ns"]
+        assert {run["steps"] for run in result["runs"]} == {10}
+        # What a rank waits for the gradients of the other is seen.
+        assert result["causes"]["communication"] + result["causes"]["straggler"] > 0
+        assert result["causes"].get("not_separable", 0) == 0
+
+
 def batches_until_killed():
     """Batches of a loader whose rank 1 is killed in the middle of them."""
     import torch
