@@ -19,8 +19,9 @@ import torch
 
 from benchmarks.command import guarded
 from benchmarks.corpus import make_corpus, train_tokenizer
-from benchmarks.starvation import command as starvation
+from benchmarks.starvation.options import Options as StarvationOptions
 from benchmarks.starvation.report import Report, console_table
+from benchmarks.starvation.run import run as measure_starvation
 from pipelines.job import Summary, run
 from pipelines.options import Options
 from shards.errors import StokerError
@@ -89,7 +90,7 @@ def demo(inputs: Sequence[str], tokenizer: str | None, output: Path) -> Demo:
     steps.begin("verify: every checksum")
     steps.end(str(verify(str(data))))
     steps.begin("train: the same loop, fed three ways")
-    report = starvation.run(
+    report = measure_starvation(
         starvation_options(inputs, data, summary.counts.tokens, output),
         job_facts(summary),
     )
@@ -137,11 +138,11 @@ def fit(tokens: int, rows: int) -> tuple[int, int]:
 
 def starvation_options(
     inputs: Sequence[str], data: Path, tokens: int, output: Path
-) -> starvation.Options:
+) -> StarvationOptions:
     """How the demo trains."""
     gpu = torch.cuda.is_available()
     batch_size, seq_len = fit(tokens, GPU_ROWS if gpu else ROWS)
-    return starvation.Options(
+    return StarvationOptions(
         data=str(data),
         text=tuple(inputs),
         output=output,

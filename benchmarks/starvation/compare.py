@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jsonschema
 
-from benchmarks.starvation.report import SCHEMA, Report
+from benchmarks.starvation.report import SCHEMA, Report, interval
 from benchmarks.starvation.statistics import Estimate
 from shards.errors import StokerError
 
@@ -122,6 +122,19 @@ def compare(old: Mapping[str, Any], new: Report) -> Comparison:
         added=tuple(result.title for name, result in now.items() if name not in before),
         doubts=tuple(doubts),
     )
+
+
+def in_lines(found: Comparison) -> str:
+    """For the console: what is more than noise, and what it can't be trusted for."""
+    lines = [found.verdict, *(f"  careful: {doubt}" for doubt in found.doubts)]
+    lines += [
+        f"  {change.judgement}: {change.contender} {change.figure}"
+        f" {interval(change.figure, change.old)} -> {interval(change.figure, change.new)}"
+        for change in found.changes
+        if change.judgement != "noise"
+    ]
+    lines += [f"  not the same: {n}: {a} -> {b}" for n, (a, b) in found.conditions.items()]
+    return "\n".join(lines)
 
 
 def judge(figure: str, old: Estimate, new: Estimate) -> Judgement:

@@ -25,13 +25,12 @@ REMOTE = "://"
 
 
 def make_contenders(
-    options: Options, dataset: Dataset, *, pin: bool, world: World | None = None
+    options: Options, dataset: Dataset, pin: bool, world: World
 ) -> tuple[list[Contender], dict[str, str]]:
     """The contenders of a run in the order of the report, and those left out, with the reason.
 
     Each gives the share of this rank of `world`; Stoker's loader asks `torch.distributed` itself.
     """
-    world = world or World()
     left_out: dict[str, str] = {}
     stoker = make_stoker(options, pin=pin)
     contenders: list[Contender] = [ResidentBatch(resident_batch(stoker, pin=pin)), stoker]

@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.starvation.command import Options, main, run
+from benchmarks.starvation.command import main
+from benchmarks.starvation.options import Options
+from benchmarks.starvation.run import run
 from shards.errors import StokerError
 from shards.store import open_store
 
