@@ -20,6 +20,7 @@ from benchmarks.starvation.describe import (
     find_price,
 )
 from benchmarks.starvation.gather import gather
+from benchmarks.starvation.gpu_load import load_of
 from benchmarks.starvation.ladder import Card, climb, rungs
 from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan, record, unthrottled
@@ -68,7 +69,15 @@ def run_as(
     accelerator = pick_accelerator(options, dataset.manifest.tokenizer.vocab_size, world)
     with closing(accelerator):
         contenders, left_out = line_up(options, dataset, torch.cuda.is_available(), world)
-        measured = [measure(each, accelerator, options, world) for each in contenders]
+        # Never of an emulated card: where there is a GPU none is emulated.
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        measured, said = [], describe_device(accelerator, PROFILES[options.profile], options)
+        for contender in contenders:
+            with load_of(device) as load:
+                result, table = measure(contender, accelerator, options, world)
+            said |= load.facts
+            counters = {**result.counters, **load.counters()}
+            measured.append((replace(result, counters=counters), table))
     ladder = climb_ladder(options) if options.ladder else None
     controls = tuple(self_test()) if options.self_test else ()
     report = Report(
@@ -76,7 +85,7 @@ def run_as(
         emulated=accelerator.emulated,
         results=tuple(result for result, _ in measured),
         left_out=left_out,
-        device=describe_device(accelerator, PROFILES[options.profile], options),
+        device=said,
         data=describe_data(dataset, options),
         setup=describe_setup(options, world),
         environment=environment(),
