@@ -56,9 +56,9 @@ def make_tokens(folder: Path, tokens: int, seed: int = 0) -> str:
     return store.uri
 
 
-def flatten(uri: str, path: Path) -> str:
+def flatten(uri: str, path: Path, split: str = "train") -> str:
     """Write the token stream of a dataset into one file of ids, for memory maps; its path."""
-    stream = open_dataset(uri).stream()
+    stream = open_dataset(uri).stream(split)
     with path.open("wb") as file:
         for start in range(0, stream.tokens, SHARD_TOKENS):
             for piece in stream.pieces(start, min(start + SHARD_TOKENS, stream.tokens)):

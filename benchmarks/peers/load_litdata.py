@@ -16,6 +16,8 @@ from load_contract import Contender, Task, serve
 ROWS_AN_ITEM = 16
 # 16 MiB, about what its docs write for a row length of 2,049.
 CHUNK_TOKENS = 1 << 22
+# Its default.
+SEED = 42
 
 
 def items(start: int, task: Task, step: int) -> Iterator[torch.Tensor]:
@@ -75,6 +77,7 @@ class LitData(Contender):
             cache_dir=f"{task.folder}/cache" if remote else None,
             item_loader=TokensLoader(block_size=task.seq_len),
             shuffle=True,
+            seed=task.options.get("seed", SEED),
             # The state names the folder of its cache; here each process has its own.
             force_override_state_dict=remote,
         )

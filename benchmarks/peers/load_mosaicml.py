@@ -15,6 +15,9 @@ without_torchvision()
 
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
+# Its default.
+SEED = 9176
+
 
 class MosaicML(Contender):
     """With the option `workers`."""
@@ -50,7 +53,11 @@ class MosaicML(Contender):
                 if not link.exists():
                     link.symlink_to(file)
         self.dataset: Any = StreamingDataset(
-            local=str(local), remote=remote, shuffle=True, batch_size=task.rows
+            local=str(local),
+            remote=remote,
+            shuffle=True,
+            shuffle_seed=task.options.get("seed", SEED),
+            batch_size=task.rows,
         )
         self.loader: Any = StreamingDataLoader(
             self.dataset, batch_size=task.rows, num_workers=task.options["workers"]

@@ -1,9 +1,10 @@
-"""What to do about each cause, with the figures that say so."""
+"""What to do about each cause, with the figures that say so; nothing where nothing says so."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from statistics import median
 
 from benchmarks.starvation.causes import (
     ASSEMBLE,
@@ -24,24 +25,27 @@ from benchmarks.starvation.causes import (
     STRAGGLER,
     WORKERS,
 )
-from benchmarks.starvation.result import Advice, Result
+from benchmarks.starvation.result import Advice, Result, knee
 
-# Less of the window than this is not worth anybody's time.
-WORTH = 0.01
+# A clean run has less than this of every cause (see `selftest.NOTHING`).
+WORTH = 0.02
+# An input cause that is less of the stall is not what to begin with.
+WORTH_OF_STALL = 0.1
 WORTH_PADDING = 0.05
+# What the device sees of these while it starves hides behind its compute once it is fed.
+HIDDEN_WHEN_FED = (H2D, GC, HOST)
 
 
 def advise(result: Result) -> tuple[Advice, ...]:
     """What is worth doing, the largest share first; nothing for a loop that is well fed.
 
-    Where the ranks wait for each other more than for input, a sentence says that data workers can't
-    help.
+    A cause needs evidence: `WORTH` of the window in the middle one of the seeds. Where the ranks
+    wait for each other more than for input, a sentence says that data workers can't help. A batch
+    that is always there gets none: nobody can feed a loop better.
     """
-    found = [
-        _advice(cause, result.share(cause), evidence(result), action(result))
-        for cause, (evidence, action) in RULES.items()
-        if result.share(cause) >= WORTH
-    ]
+    if not result.bounded:
+        return ()
+    found = [_advice(cause, result.share(cause), *_said(cause, result)) for cause in _worth(result)]
     if result.padding_lost >= WORTH_PADDING:
         found.append(
             _advice(
@@ -55,6 +59,37 @@ def advise(result: Result) -> tuple[Advice, ...]:
     return tuple(sorted(found, key=lambda each: -each.share))
 
 
+def _worth(result: Result) -> Iterator[str]:
+    """The causes that something should be done about."""
+    stall = result.share(*INPUT_CAUSES)
+    for cause in RULES:
+        share = min(result.share(cause), _usual(result, cause))
+        if share < WORTH:
+            continue
+        if cause in INPUT_CAUSES and share < WORTH_OF_STALL * stall:
+            continue
+        if cause in HIDDEN_WHEN_FED and share < stall:
+            continue
+        yield cause
+
+
+def _usual(result: Result, cause: str) -> float:
+    """The share of the middle seed: what one of several had may be this machine's."""
+    spent: dict[int, list[int]] = {}
+    for run in result.runs:
+        so_far = spent.setdefault(run.seed, [0, 0])
+        so_far[0] += run.causes.get(cause, 0)
+        so_far[1] += run.window_ns
+    if not spent:
+        return result.share(cause)
+    return median(part / max(1, whole) for part, whole in spent.values())
+
+
+def _said(cause: str, result: Result) -> tuple[str, str]:
+    evidence, action = RULES[cause]
+    return evidence(result), action(result)
+
+
 def _advice(cause: str, share: float, evidence: str, action: str) -> Advice:
     family, name = CALLED[cause]
     return Advice(cause, family, name, share, evidence, action)
@@ -63,38 +98,105 @@ def _advice(cause: str, share: float, evidence: str, action: str) -> Advice:
 def _of_stall(cause: str) -> Callable[[Result], str]:
     def evidence(result: Result) -> str:
         stall = result.share(*INPUT_CAUSES)
-        return (
+        text = (
             f"{_percent(result.share(cause) / max(1e-12, stall))} of the stall,"
             f" {_percent(result.share(cause))} of the window; worst gaps"
             f" {result.figures.gap_p99_ms:.0f} ms (p99)"
         )
+        headroom = result.headroom
+        if headroom is None:
+            return text
+        return f"{text}; alone the loader gives {headroom:.2g} times what the device takes"
 
     return evidence
 
 
 def _of_window(cause: str, counted: str = "", unit: str = "") -> Callable[[Result], str]:
     def evidence(result: Result) -> str:
-        text = f"{_percent(result.share(cause))} of the window"
+        share = result.share(cause)
+        step_ms = 1e3 * result.figures.window_s / max(1, result.figures.steps)
+        text = f"{_percent(share)} of the window, {share * step_ms:.2g} ms a step"
         return f"{text}; {result.counters.get(counted, 0):.0f} {unit}" if counted else text
 
     return evidence
 
 
-def _ahead(result: Result) -> str:
+def _too_slow(result: Result) -> bool:
+    """True where the loader gives less than the device takes: no buffer can help.
+
+    Where nobody saw it alone: where it was waited for in most steps, one after the other.
+    """
+    if result.headroom is not None:
+        return result.headroom < 1
+    return result.figures.longest_burst_steps > result.figures.steps / 2
+
+
+def _more_batches(result: Result) -> int:
     """Steps that must be read ahead so that the worst wait passes while the device computes."""
     busy_ms = 1e3 * result.figures.window_s / max(1, result.figures.steps)
     busy_ms *= 1 - result.figures.gap_rate
-    batches = 1 + math.ceil(result.figures.gap_p99_ms / max(1e-6, busy_ms))
+    return 1 + math.ceil(result.figures.gap_p99_ms / max(1e-6, busy_ms))
+
+
+def _ahead(result: Result) -> str:
+    if _too_slow(result):
+        return (
+            "Reading further ahead cannot help: bytes come more slowly than they are used. Have"
+            " more requests under way at a time (Stoker: num_workers), or keep the data on a local"
+            " disk (Stoker: cache_dir)."
+        )
     return (
-        f"Read further ahead, {batches} batches more, or keep the data on a local disk"
-        " (Stoker: prefetch_bytes, cache_dir)."
+        f"Read further ahead, {_more_batches(result)} batches more, or keep the data on a local"
+        " disk (Stoker: prefetch_bytes, cache_dir)."
     )
 
 
 def _prepared(result: Result) -> str:
-    headroom = result.headroom
-    times = "" if headroom is None or headroom >= 1 else f", or {1 / headroom:.1f} times the CPU"
-    return f"Do this work once, ahead of training (pipelines/tokenize.py){times}."
+    once = "Do this work once, ahead of training (pipelines/tokenize.py)"
+    if not _too_slow(result):
+        return (
+            f"{once}, or keep {_more_batches(result)} batches more ready: the loader is fast"
+            " enough, but in bursts."
+        )
+    cores = result.cores_to_feed
+    # Rounded up: half a core cannot be had.
+    needed = f", or give it {math.ceil(cores)} CPU cores a card" if cores else ""
+    return f"{once}{needed}.{_more_workers(result)}"
+
+
+def _more_workers(result: Result) -> str:
+    """What was seen of more workers, where they were tried; "" else."""
+    bend = knee(result.workers)
+    if bend is None or bend.workers == max(point.workers for point in result.workers):
+        return ""
+    workers = "1 worker" if bend.workers == 1 else f"{bend.workers} workers"
+    return f" More than {workers} brought nothing here."
+
+
+def _staffed(result: Result) -> str:
+    tried = _more_workers(result)
+    if tried:
+        return (
+            f"{tried.strip()} See whether one is slower than the others: what it reads, and where."
+        )
+    return (
+        "Give the loader more workers; where one is slower than the others, see what that one"
+        " reads, and where it runs."
+    )
+
+
+def _untold(result: Result) -> str:
+    """What can be said of a loader that keeps no record."""
+    if not _too_slow(result):
+        return (
+            f"The loader is fast enough, but in bursts: keep {_more_batches(result)} batches more"
+            " ready (torch: prefetch_factor). It doesn't tell what they wait for."
+        )
+    more = _more_workers(result) or " Give it more workers, or less to do for each batch."
+    return (
+        f"Reading further ahead cannot help: the loader is slower than the device.{more} It"
+        " doesn't tell what its batches wait for."
+    )
 
 
 def _exchanged(result: Result) -> str:
@@ -187,13 +289,7 @@ RULES: dict[str, tuple[Callable[[Result], str], Callable[[Result], str]]] = {
     ),
     FETCH: (_of_stall(FETCH), _ahead),
     PREP: (_of_stall(PREP), _prepared),
-    WORKERS: (
-        _of_stall(WORKERS),
-        _always(
-            "Give the loader more workers; where one is slower than the others, see what that"
-            " one reads, and where it runs."
-        ),
-    ),
+    WORKERS: (_of_stall(WORKERS), _staffed),
     ASSEMBLE: (
         _of_stall(ASSEMBLE),
         _always("Make batches ahead of the loop, and collate arrays, not lists of samples."),
@@ -205,13 +301,7 @@ RULES: dict[str, tuple[Callable[[Result], str], Callable[[Result], str]]] = {
             " copied between processes."
         ),
     ),
-    INPUT: (
-        _of_stall(INPUT),
-        _always(
-            "This loader doesn't tell what its batches wait for. Compare it with a resident batch"
-            " and with local files: --ladder."
-        ),
-    ),
+    INPUT: (_of_stall(INPUT), _untold),
     H2D: (
         _of_window(H2D),
         _always(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.starvation.options import Options
+from benchmarks.starvation.options import PEERS, Options
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 
 
@@ -24,7 +24,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options | None:
         if not chosen["self_test"]:
             parser.error("the following arguments are required: --data")
         return None
-    lists = {name: tuple(chosen[name] or ()) for name in ("text", "latency")}
+    lists = {name: tuple(chosen[name] or ()) for name in ("text", "latency", "sweep_workers")}
+    lists["peers"] = PEERS if chosen["peers"] == [] else tuple(chosen["peers"] or ())
     return Options(**chosen | lists)
 
 
@@ -58,6 +59,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add(what, "--padded", "HF tokenizer's folder: adds the deck's collate of --text")
     _add(what, "--loader", "your own: function() returns batches", metavar="MODULE:FUNCTION")
+    _add(
+        what,
+        "--peers",
+        "other libraries that `make peers` installed, over the same tokens (without names: all)",
+        nargs="*",
+        choices=PEERS,
+    )
     how = parser.add_argument_group("how to train")
     _add(
         how,
@@ -83,6 +91,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
+    _add(
+        how,
+        "--sweep-workers",
+        "try so many workers besides: where do more not help? (--text, --peers, --loader)",
+        nargs="+",
+        type=int,
+        metavar="N",
+    )
     _add(how, "--price", "US dollars an hour of the node (default: the profile's)", type=float)
     _add(parser, "--output", "folder for report.html and the rest", Path("report"), type=Path)
     parser.add_argument(
@@ -94,6 +110,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="put in faults that must be named; without --data nothing else",
     )
     _add(parser, "--compare", "an older report.json: better, worse or noise?", type=Path)
+    _add(
+        parser,
+        "--metrics-port",
+        "serve Prometheus metrics of the run to this machine, 9405 for example",
+        type=int,
+    )
     return parser
 
 

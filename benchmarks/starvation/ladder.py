@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -142,7 +143,9 @@ def _measure(
     accelerator = EmulatedAccelerator(card.profile, card.cards, card.time_scale, node=rung.node)
     with closing(accelerator), rung.contender.ready():
         for seed in range(seeds):
-            recording, batches = record(rung.contender.open, accelerator, plan, on_step, seed)
+            recording, batches = record(
+                partial(rung.contender.open, seed), accelerator, plan, on_step, seed
+            )
             recordings.append(replace(recording, timeline=rung.contender.timeline()))
             del batches
     measured = attributions(recordings)

@@ -15,7 +15,9 @@ from benchmarks.starvation.contenders import (
     Stoker,
     find_units,
 )
+from benchmarks.starvation.ladder import Card
 from benchmarks.starvation.options import Options
+from benchmarks.starvation.peer import Peer
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset
 
@@ -55,6 +57,26 @@ def make_contenders(
     return contenders, left_out
 
 
+def make_peers(
+    options: Options, card: Card, *, emulated: bool
+) -> tuple[list[Peer], dict[str, str]]:
+    """Other libraries that take part, and those left out, with the reason."""
+    batch_size, seq_len = options.shape
+    wanted = [
+        Peer(name, options.data, options.split, seq_len, batch_size, card, options.node)
+        for name in options.peers
+    ]
+    left_out: dict[str, str] = {}
+    for each in wanted:
+        if REMOTE in options.data:
+            left_out[each.title] = "--peers needs --data on a local disk"
+        elif not emulated:
+            left_out[each.title] = "peers were never tried on a real GPU: CUDA_VISIBLE_DEVICES="
+        elif each.absent:
+            left_out[each.title] = each.absent
+    return [each for each in wanted if each.title not in left_out], left_out
+
+
 def make_stoker(options: Options, *, pin: bool, latency_ms: float | None = None) -> Stoker:
     """Stoker over the data of a run."""
     batch_size, seq_len = options.shape
@@ -81,7 +103,7 @@ def _inline(
         return "it writes end tokens alone, the data was made otherwise"
     batch_size, seq_len = options.shape
     return InlineTokenization(
-        find_units(options.text, options.inline_workers, reading),
+        find_units(options.text, max((options.inline_workers, *options.sweep_workers)), reading),
         dataset.store.read(made_with.file).decode(),
         made_with.end_token.id,
         seq_len,

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from benchmarks.starvation.causes import called
-from benchmarks.starvation.compare import Comparison
+from benchmarks.starvation.compare import Change, Comparison
 from benchmarks.starvation.deck import words as deck_words
 from benchmarks.starvation.deck.result import Deck
 from benchmarks.starvation.page import facts
-from benchmarks.starvation.report import Report, interval, percent, rate
+from benchmarks.starvation.report import Report, figure_name, interval, percent, rate
 from benchmarks.starvation.result import Result
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
@@ -100,7 +100,8 @@ def deck_table(deck: Deck) -> list[str]:
 
 
 def compared(comparison: Comparison) -> list[str]:
-    """What became of each figure since the older report."""
+    """What became of each figure since the older report: first why to doubt it, last the noise."""
+    noise = [each for each in comparison.changes if each.judgement == "noise"]
     only = [
         f"{text(', '.join(names))}: only in the {which} report."
         for which, names in (("older", comparison.gone), ("newer", comparison.added))
@@ -109,26 +110,31 @@ def compared(comparison: Comparison) -> list[str]:
     return [
         f"#### {text(comparison.verdict)}",
         *(f"**Careful**: {text(doubt)}." for doubt in comparison.doubts),
-        table(
-            ("", "figure", "then", "now", ""),
-            [
-                (
-                    change.contender,
-                    change.figure,
-                    interval(change.figure, change.old),
-                    interval(change.figure, change.new),
-                    change.judgement,
-                )
-                for change in comparison.changes
-            ],
-        ),
-        *only,
-        *(["These were not the same:"] if comparison.conditions else []),
+        *(["**Careful**: these were not the same."] if comparison.conditions else []),
         table(
             ("", "then", "now"),
             [(name, then, now) for name, (then, now) in comparison.conditions.items()],
         ),
+        _changes([each for each in comparison.changes if each.judgement != "noise"]),
+        *only,
+        *(["<details><summary>Noise</summary>", _changes(noise), "</details>"] if noise else []),
     ]
+
+
+def _changes(changes: Iterable[Change]) -> str:
+    return table(
+        ("", "figure", "then", "now", ""),
+        [
+            (
+                change.contender,
+                figure_name(change.figure),
+                interval(change.figure, change.old),
+                interval(change.figure, change.new),
+                change.judgement,
+            )
+            for change in changes
+        ],
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

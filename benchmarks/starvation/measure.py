@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 
 from benchmarks.starvation.accelerator import Accelerator, Batch
+from benchmarks.starvation.cpu import CpuTime
 from benchmarks.starvation.recording import HOST_STEP, Recording
 from benchmarks.starvation.statistics import BATCH, warmup_steps
 from benchmarks.starvation.watching import Watch
@@ -82,10 +82,11 @@ def record(
     """
     rows: list[tuple[int, int, int, int]] = []
     ends: list[int] = []
+    used = CpuTime()
     opened = time.perf_counter_ns()
     batches = open_batches()
     watch, overhead, worked = Watch(), 0, 0
-    cpu, cpu_from = _cpu_seconds(), opened
+    cpu, cpu_from = used.seconds(), opened
     watch.start()
     try:
         while not ends or not plan.over(ends, opened):
@@ -101,10 +102,10 @@ def record(
             watch.step(len(rows) - 1)
             on_step(len(rows))
             if len(rows) == plan.allowance:
-                cpu, cpu_from = _cpu_seconds(), time.perf_counter_ns()
+                cpu, cpu_from = used.seconds(), time.perf_counter_ns()
     finally:
         watch.stop()
-    cpu, cpu_wall = _cpu_seconds() - cpu, (time.perf_counter_ns() - cpu_from) / 1e9
+    cpu, cpu_wall = used.seconds() - cpu, (time.perf_counter_ns() - cpu_from) / 1e9
     trace = accelerator.finish()
     # By the device's times, which differ a little from those by which the loop was ended.
     found = min(warmup_in(np.diff(trace.steps["end"])), max(1, len(rows) - plan.steps))
@@ -125,31 +126,32 @@ def record(
     return recording, batches
 
 
+@dataclass(frozen=True)
+class Alone:
+    """A loader that nothing holds back: token positions a second, CPU seconds a position."""
+
+    tokens_per_s: float
+    cpu_s_per_token: float
+
+
 def unthrottled(batches: Iterator[Batch], seconds: float = UNTHROTTLED_SECONDS) -> float:
-    """Token positions per second that the loader gives when nothing holds it back.
+    """Token positions per second that the loader gives when nothing holds it back."""
+    return alone(batches, CpuTime(), seconds).tokens_per_s
+
+
+def alone(batches: Iterator[Batch], used: CpuTime, seconds: float = UNTHROTTLED_SECONDS) -> Alone:
+    """What the loader gives when nothing holds it back, and the CPU that it takes by `used`.
 
     Over at least `seconds` and, unless that takes three times as long, `UNTHROTTLED_BATCHES`:
     worker processes deliver in bursts. What was ready before is not counted.
     """
     for _ in range(UNTHROTTLED_SKIP):
         next(batches)
+    cpu = used.seconds()
     started = now = time.perf_counter()
     slots = count = 0
     while now - started < seconds or (count < UNTHROTTLED_BATCHES and now - started < 3 * seconds):
         slots += next(batches)["input_ids"].numel()
         count += 1
         now = time.perf_counter()
-    return slots / (now - started)
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and its living children since they began."""
-    own = psutil.Process()
-    total = 0.0
-    for process in (own, *own.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+    return Alone(slots / (now - started), (used.seconds() - cpu) / slots)

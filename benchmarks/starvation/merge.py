@@ -15,10 +15,12 @@ from benchmarks.starvation.evidence import cannot_see, explain
 from benchmarks.starvation.figures import RATES, Figures, columns, figures, straggler_loss
 from benchmarks.starvation.ranks import split_waits
 from benchmarks.starvation.recording import Recording
-from benchmarks.starvation.result import Result, Run
+from benchmarks.starvation.result import Result, Run, WorkersPoint
 from benchmarks.starvation.statistics import estimate, spread
 from benchmarks.starvation.timeline import first_steps
 
+# The accelerator utilization that `cores_to_feed` is for.
+FED_AU = 0.99
 Measured = tuple[Recording, Attribution]
 
 
@@ -43,10 +45,16 @@ def merge(
     *,
     unthrottled_tokens_per_s: float | None = None,
     bounded: bool = True,
+    cpu_s_per_token: float | None = None,
+    resume_gap_ms: float | None = None,
+    workers: Sequence[WorkersPoint] = (),
+    cards: int = 1,
 ) -> Result:
     """One result of all `recordings`, at least one; figures and estimates are those of a rank.
 
     `bounded`: False for a contender that does no work, of which nothing needs to be seen.
+    `cpu_s_per_token`: what the loader takes when nothing holds it back; `cores_to_feed` is that
+    times 99 % of what one of the `cards` demands.
     """
     seeds = attributions(recordings)
     everyone = [measured for ranks in seeds for measured in ranks]
@@ -65,6 +73,7 @@ def merge(
         note,
         merged,
         unthrottled_tokens_per_s,
+        bounded=bounded,
         estimates=estimate(tables, RATES),
         window_ns=window,
         causes=causes,
@@ -74,6 +83,9 @@ def merge(
         straggler_loss=None if None in losses else float(np.median(np.array(losses, float))),
         padding_lost=1 - merged.padding_efficiency,
         epoch_edge_gap_ms=_epoch_edge(everyone),
+        resume_gap_ms=resume_gap_ms,
+        cores_to_feed=_cores(cpu_s_per_token, merged.demand_tokens_per_s / cards),
+        workers=tuple(sorted(workers, key=lambda point: point.workers)),
         overhead_share=overhead / max(1, _recorded(everyone)),
         counters=_counters(everyone),
         timeline=first_steps(shown),
@@ -134,6 +146,11 @@ def _epoch_edge(everyone: Sequence[Measured]) -> float | None:
         if recording.warmup <= step < recording.warmup + len(parts.gaps)
     ]
     return max(gaps) / 1e6 if gaps else None
+
+
+def _cores(cpu_s_per_token: float | None, demand_tokens_per_s: float) -> float | None:
+    """CPU cores that a card needs for `FED_AU`; None where nobody knows."""
+    return None if cpu_s_per_token is None else FED_AU * demand_tokens_per_s * cpu_s_per_token
 
 
 def _recorded(everyone: Sequence[Measured]) -> int:

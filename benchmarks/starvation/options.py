@@ -10,6 +10,9 @@ from benchmarks.starvation.accelerator import Node
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 from shards.errors import StokerError
 
+# Other libraries that `make peers` installs and that this benchmark feeds its loop with.
+PEERS = ("litdata", "mosaicml")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -19,9 +22,11 @@ class Options:
     contender out. `seq_len`, `batch_size` and `time_scale`: None takes the profile's. `warmup`:
     None finds it. `latency`: milliseconds that an S3 server on this machine holds requests back;
     Stoker reads `data`, a folder, from it too, once for each. `padded`: folder of a HF tokenizer;
-    adds the deck's collate of `text`. `loader`: a person's own, `module:function`. `ladder`: climb
-    it with Stoker. `self_test`: the report checks itself. `host_busy_ms`, `h2d_gb_s` and `pageable`
-    are `accelerator.Node`'s.
+    adds the deck's collate of `text`. `peers`: other libraries, in their own environments.
+    `sweep_workers`: numbers of workers to try those with that have some. `loader`: a person's own,
+    `module:function`. `ladder`: climb it with Stoker. `self_test`: the report checks itself.
+    `metrics_port`: serve metrics of the run there. `host_busy_ms`, `h2d_gb_s` and `pageable` are
+    `accelerator.Node`'s.
     """
 
     data: str
@@ -46,10 +51,13 @@ class Options:
     latency: tuple[float, ...] = ()
     padded: str | None = None
     loader: str | None = None
+    peers: tuple[str, ...] = ()
+    sweep_workers: tuple[int, ...] = ()
     ladder: bool = False
     self_test: bool = False
     price: float | None = None
     compare: Path | None = None
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -61,11 +69,19 @@ class Options:
         for name in ("time_scale", "seconds", "price", "h2d_gb_s"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise StokerError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name, values in (("host_busy_ms", (self.host_busy_ms,)), ("latency", self.latency)):
+        for name, values in (
+            ("host_busy_ms", (self.host_busy_ms,)),
+            ("latency", self.latency),
+            ("sweep_workers", self.sweep_workers),
+        ):
             if any(not value >= 0 for value in values):
                 raise StokerError(f"{name} is {min(values)}: it can't be negative")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 2**16:
+            raise StokerError(f"metrics_port is {self.metrics_port}: it must be from 1 to 65535")
         if self.workers < 0:
             raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
+        if unknown := set(self.peers) - set(PEERS):
+            raise StokerError(f"no peer {min(unknown)!r}: choose of {', '.join(PEERS)}")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -32,6 +32,15 @@ SCHEMA = Path(__file__).with_name("report.schema.json")
 
 # More of the time than this in waits for other ranks belongs into the first line.
 WAITING = 0.05
+# What people call the figures of `Result.estimates`.
+CALLED_FIGURES = {
+    "stall_rate": "starved",
+    "gap_rate": "idle",
+    "au": "AU",
+    "tokens_per_s": "trained",
+    "step_ms": "a step",
+    "gap_p99_ms": "gap p99",
+}
 # Names of `Result.estimates` that are shares of 1; the others have a unit of their own.
 SHARES = ("stall_rate", "gap_rate", "au", "goodput")
 
@@ -74,21 +83,34 @@ class Report:
         return any(result.unstable for result in self.results)
 
     @property
-    def finding(self) -> str:
-        """Who starved, how much, for what, and what that costs."""
-        contenders = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
-        words = []
-        for number, result in enumerate(contenders or self.results):
-            starved = "starved " if number == 0 else ""
-            words.append(f"{result.title} {starved}{self._starved(result)}")
+    def findings(self) -> tuple[str, ...]:
+        """Who starved, how much, for what, and what that costs; then the doubts.
+
+        Of more than two contenders the first and the one that starved most; of the others, how far.
+        """
+        found = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
+        first, *others = found or self.results
+        others.sort(key=lambda result: -result.figures.stall_rate)
+        words = [f"{first.title} starved {self._starved(first)}"]
+        words += [f"{result.title} {self._starved(result)}" for result in others[:1]]
+        if between := [result.figures.stall_rate for result in others[1:]]:
+            who = f"{len(between)} others" if len(between) > 1 else others[1].title
+            rates = dict.fromkeys((percent(min(between)), percent(max(between))))
+            words.append(f"{who} {' to '.join(rates)}")
         doubts = [
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
         ]
         if self.deck is not None:
             words.insert(0, headline(self.deck))
-        joint = "; " if any("," in word for word in words) else ", "
-        return joint.join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
+        if doubts:
+            words[-1] += f" ({'; '.join(doubts)})"
+        return tuple(words)
+
+    @property
+    def finding(self) -> str:
+        """All findings in a line."""
+        return "; ".join(self.findings)
 
     @property
     def verdict(self) -> str:
@@ -128,7 +150,7 @@ class Report:
     def write(self, folder: Path, older: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
         """Write report.json, report.html and report.md into `folder`; their paths.
 
-        `older`: the document of another report, which report.md is to compare this one with.
+        `older`: the document of another report; page and report.md say what changed since.
         """
         from benchmarks.starvation.compare import compare
         from benchmarks.starvation.markdown import markdown
@@ -138,7 +160,7 @@ class Report:
         comparison = None if older is None else compare(older, self)
         written = {
             "report.json": self.to_json(),
-            "report.html": render(self),
+            "report.html": render(self, comparison),
             "report.md": markdown(self, comparison),
         }
         for name, content in written.items():
@@ -206,6 +228,11 @@ def interval(name: str, estimate: Estimate | None) -> str:
     return f"{value:,.{digits}f}{unit} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
+def figure_name(name: str) -> str:
+    """What people call a figure of `Result.estimates`."""
+    return CALLED_FIGURES.get(name, name)
+
+
 def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
     """(what, meaning, a value per result): the table of the console and of the page."""
     results = report.results
@@ -222,12 +249,19 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
         ("headroom", "unthrottled / demand", [_times(r.headroom) for r in results]),
         ("cards it could feed", "headroom x cards", [_cards(r, report.cards) for r in results]),
         ("first batch", "from opening", [f"{f.first_batch_s:.2f} s" for f in fs]),
+        ("resumed", "to the first batch", [_ms_or_none(r.resume_gap_ms) for r in results]),
+        ("epoch's edge", "longest gap there", [_ms_or_none(r.epoch_edge_gap_ms) for r in results]),
         ("gap p50", "idle before a step", [_ms(f.gap_p50_ms) for f in fs]),
         ("gap p95", "", [_ms(f.gap_p95_ms) for f in fs]),
         ("gap p99", "", [_ms(f.gap_p99_ms) for f in fs]),
         ("gap max", "", [_ms(f.gap_max_ms) for f in fs]),
         ("host CPU", "cores busy, all processes", [f"{f.cpu_cores:.2f}" for f in fs]),
         ("CPU per Mtok", "host CPU seconds", [f"{_cpu(f):.3f} s" for f in fs]),
+        (
+            "cores to feed it",
+            "a card, AU 99 %: CPU a token, alone, x demand",
+            ["-" if r.cores_to_feed is None else f"{r.cores_to_feed:.2g}" for r in results],
+        ),
         ("steps", "measured", [str(f.steps) for f in fs]),
         (
             "overshoot",
@@ -246,7 +280,9 @@ CONSOLE_ROWS = (
     "headroom",
     "cards it could feed",
     "first batch",
+    "resumed",
     "host CPU",
+    "cores to feed it",
 )
 
 
@@ -278,6 +314,10 @@ def _times(value: float | None) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:.1f} ms"
+
+
+def _ms_or_none(value: float | None) -> str:
+    return "-" if value is None else _ms(value)
 
 
 def _finite(value: Any) -> Any:

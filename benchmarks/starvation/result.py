@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.starvation.causes import COMPUTE, IN_STEP, INPUT_CAUSES, NOT_SEPARABLE
@@ -13,6 +13,9 @@ from benchmarks.starvation.statistics import Estimate
 UNSTABLE = 0.05
 # Less idleness than this in all input causes together: the device was fed.
 FED = 0.005
+
+# More workers than these bring less than a tenth of the best rate: the knee of the curve.
+KNEE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,15 @@ class WorkersPoint:
     stall_rate: float | None = None
 
 
+def knee(points: Sequence[WorkersPoint]) -> WorkersPoint | None:
+    """The fewest workers that reach 90 % of the best unthrottled rate; None of no points."""
+    if not points:
+        return None
+    best = max(point.unthrottled_tokens_per_s for point in points)
+    enough = [p for p in points if p.unthrottled_tokens_per_s >= KNEE_SHARE * best]
+    return min(enough, key=lambda point: point.workers)
+
+
 @dataclass(frozen=True)
 class Result:
     """One contender over all seeds and ranks.
@@ -92,6 +104,7 @@ class Result:
     Attributes:
         figures: medians over seeds, but for `shares`, which are of all windows together.
         unthrottled_tokens_per_s: of the loader alone; None for one without a speed of its own.
+        bounded: False for a batch that is always there: a ceiling, of which nothing is advised.
         estimates: by the name of a figure (`stall_rate`, `gap_rate`, `au`, `goodput`,
             `tokens_per_s`, `step_ms`, `gap_p99_ms`), with their bootstrap 95 % intervals.
         window_ns, causes: of all runs together; `causes` sum to `window_ns` exactly.
@@ -102,7 +115,9 @@ class Result:
         padding_lost: slots without a token / slots of the window's steps.
         epoch_edge_gap_ms, resume_gap_ms: the longest gap at an end of an epoch; to the first batch
             after a restore. None where there was none.
-        cores_to_feed: fewest CPU cores a card for au >= 0.99. None where it was not looked for.
+        cores_to_feed: fewest CPU cores a card for au >= 0.99: CPU seconds a token of the loader
+            alone x 99 % of the card's demand; more where its work can't be done side by side, and
+            no number of cores where it waits for a store. None where it was not looked for.
         overhead_share: CPU time of the loop's thread that measuring took / T, warm-up included.
         counters: of the whole window, for people: what NVML, DCGM and the kernel said meanwhile.
     """
@@ -112,6 +127,7 @@ class Result:
     note: str
     figures: Figures
     unthrottled_tokens_per_s: float | None = None
+    bounded: bool = True
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     window_ns: int = 0
     causes: Mapping[str, int] = field(default_factory=dict)

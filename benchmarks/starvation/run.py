@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 import pyarrow as pa
 import torch
 
 from benchmarks.environment import environment
-from benchmarks.starvation.accelerator import Accelerator, Batch, pick_accelerator
+from benchmarks.starvation.accelerator import Accelerator, pick_accelerator
+from benchmarks.starvation.attempt import Feeds
 from benchmarks.starvation.compare import read_report
-from benchmarks.starvation.contenders import Contender
 from benchmarks.starvation.describe import (
     describe_data,
     describe_device,
@@ -20,16 +19,19 @@ from benchmarks.starvation.describe import (
     find_price,
 )
 from benchmarks.starvation.ladder import Card, climb, rungs
-from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
-from benchmarks.starvation.measure import Plan, record, unthrottled
-from benchmarks.starvation.merge import merge
+from benchmarks.starvation.lineup import make_contenders, make_peers, make_stoker, resident_batch
+from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.options import Options
+from benchmarks.starvation.peer import Peer
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.run_metrics import RunMetrics, served
 from benchmarks.starvation.selftest import self_test
-from benchmarks.starvation.steps import step_table, write_steps
+from benchmarks.starvation.steps import write_steps
+from benchmarks.starvation.sweep import sized
+from benchmarks.starvation.trial import measure
 from shards.dataset import open_dataset
 from shards.errors import StokerError
 
@@ -54,11 +56,26 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
         vocabulary=vocabulary,
         node=options.node,
     )
-    with closing(accelerator):
-        contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        measured = [measure(each, accelerator, options) for each in contenders]
-    ladder = climb_ladder(options) if options.ladder else None
-    controls = tuple(self_test()) if options.self_test else ()
+    metrics = RunMetrics()
+    with served(metrics, options.metrics_port):
+        with closing(accelerator):
+            contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
+            card = Card(profile, options.cards, options.scale)
+            peers, absent = make_peers(options, card, emulated=accelerator.emulated)
+            left_out |= absent
+            everyone: list[Feeds] = [*contenders, *peers]
+            check_sweep(options, everyone)
+            measured = []
+            for each in everyone:
+                try:
+                    measured.append(try_out(each, accelerator, options, metrics))
+                except StokerError as error:
+                    # What another library can't do is told, and the others go on.
+                    if not isinstance(each, Peer):
+                        raise
+                    left_out[each.title] = str(error)
+        ladder = climb_ladder(options) if options.ladder else None
+        controls = tuple(self_test()) if options.self_test else ()
     report = Report(
         accelerator=accelerator.title,
         emulated=accelerator.emulated,
@@ -79,33 +96,30 @@ def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
     return report
 
 
-def measure(
-    contender: Contender, accelerator: Accelerator, options: Options
+def try_out(
+    contender: Feeds, accelerator: Accelerator, options: Options, metrics: RunMetrics
 ) -> tuple[Result, pa.Table]:
-    """Run one contender in the loop, seed by seed, then alone; its result and its steps."""
+    """All that is measured of one contender, and its steps."""
     plan = Plan(options.steps, options.warmup, options.seconds)
-    recordings = []
-    total = options.seeds * (options.steps + plan.allowance)
-    with contender.ready(), Progress(contender.title, total) as progress:
-        for seed in range(options.seeds):
-            # The run before is let go first, with its threads and processes.
-            batches: Iterator[Batch] = iter(())
-            recording, batches = record(
-                lambda: progress.watch(contender.open()), accelerator, plan, progress.step, seed
-            )
-            recordings.append(replace(recording, timeline=contender.timeline()))
-        progress.now(f"{contender.title}, unthrottled")
-        alone = unthrottled(batches) if contender.bounded else None
-    del batches
-    result = merge(
-        contender.name,
-        contender.title,
-        contender.note,
-        recordings,
-        unthrottled_tokens_per_s=alone,
-        bounded=contender.bounded,
+    found = measure(
+        contender,
+        accelerator,
+        plan,
+        options.seeds,
+        options.sweep_workers,
+        on_begin=lambda progress: metrics.began(contender, progress),
     )
-    return result, step_table(contender.name, recordings)
+    metrics.measured(found[0])
+    return found
+
+
+def check_sweep(options: Options, contenders: Sequence[Feeds]) -> None:
+    """Raises a StokerError where there is nobody whose number of workers could be varied."""
+    if options.sweep_workers and not any(map(sized, contenders)):
+        raise StokerError(
+            "--sweep-workers: nobody here takes a number of workers: add --text, --peers, or a"
+            " --loader whose function takes workers="
+        )
 
 
 def climb_ladder(options: Options) -> Ladder:

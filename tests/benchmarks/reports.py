@@ -98,6 +98,23 @@ def example_deck() -> Deck:
     )  # fmt: skip
 
 
+def changed_report() -> Report:
+    """Of the example's contenders Stoker has become better and worse, and inline is unstable."""
+    base = example_report()
+    resident, stoker, inline = base.results
+    estimates = {
+        **stoker.estimates,
+        "stall_rate": Estimate(0.001, 0.0009, 0.0011),
+        "tokens_per_s": Estimate(9e5, 8.9e5, 9.1e5),
+        "step_ms": Estimate(140.0, 139.0, 141.0),
+    }
+    return replace(
+        base,
+        results=(resident, replace(stoker, estimates=estimates), replace(inline, spread=0.2)),
+        environment={"cpu": "Graviton", "cores": "2", "git": "another"},
+    )
+
+
 def example_result(
     name: str,
     title: str,

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.starvation.contenders import (
+    Contender,
     InlineTokenization,
     OwnLoader,
     PaddedRows,
@@ -219,3 +222,81 @@ def test_a_wrong_loader_is_an_error_that_says_what_it_must_be(
     write_loader(tmp_path, f"def make():\n    return {returned}\n", monkeypatch)
     with pytest.raises(StokerError, match=message):
         next(OwnLoader(spec).open())
+
+
+def digest(batches, count: int = 12) -> list[bytes]:
+    return [batch["input_ids"].numpy().tobytes() for batch in itertools.islice(batches, count)]
+
+
+def contenders(made) -> dict[str, Contender]:
+    lines = find_units(made.files[:1], 1)
+    return {
+        "stoker": Stoker(made.tokens, SEQ_LEN, ROWS),
+        "inline": inline(made, 0),
+        "inline, one unit": replace(inline(made, 0), units=lines[:1]),
+        "padded": PaddedRows(lines, made.tokenizer, batch_size=ROWS, max_length=SEQ_LEN),
+    }
+
+
+@pytest.mark.parametrize("name", ["stoker", "inline", "inline, one unit", "padded"])
+def test_each_seed_is_another_order_and_always_the_same_one(made, name):
+    contender = contenders(made)[name]
+    orders = {seed: digest(contender.open(seed)) for seed in range(3)}
+    assert len({tuple(order) for order in orders.values()}) == 3
+    assert {seed: digest(contender.open(seed)) for seed in range(3)} == orders
+
+
+def test_workers_have_the_order_of_their_seed_too(made):
+    job = inline(made, 2)
+    first, again, other = (digest(job.open(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_another_order_of_the_text_has_every_document_in_it(made):
+    job = inline(made, 0)
+    total = len(TokenDataset(made.tokens, SEQ_LEN)) // ROWS
+    counts = [
+        np.bincount(
+            np.concatenate([b["input_ids"].numpy().ravel() for b in islice(job.open(seed), total)]),
+            minlength=1000,
+        )
+        for seed in (0, 1)
+    ]
+    # But for what no longer fills a batch, which is other text in another order.
+    assert np.abs(counts[0] - counts[1]).sum() <= 2 * ROWS * SEQ_LEN
+
+
+def test_a_loader_of_ones_own_gets_the_seed_where_it_takes_one(tmp_path, monkeypatch):
+    text = """
+def make(seed=7):
+    ids = torch.full((1, 2), seed)
+    return [{"input_ids": ids, "labels": ids}]
+"""
+    write_loader(tmp_path, text, monkeypatch)
+    own = OwnLoader("my_loader:make")
+    assert [int(next(own.open(seed))["input_ids"][0, 0]) for seed in (0, 1)] == [0, 1]
+
+
+def test_a_loader_says_which_batches_began_an_epoch(made, tmp_path, monkeypatch):
+    stoker = Stoker(made.tokens, SEQ_LEN, 64)
+    steps = len(TokenDataset(made.tokens, SEQ_LEN)) // 64
+    assert len(list(islice(stoker.open(), 2 * steps + 1))) == 2 * steps + 1
+    assert stoker.epochs() == (steps, 2 * steps)
+    write_loader(
+        tmp_path,
+        "ids = torch.zeros(1, 2)\n"
+        "def make():\n    return [{'input_ids': ids, 'labels': ids}] * 3\n",
+        monkeypatch,
+    )
+    own = OwnLoader("my_loader:make")
+    assert len(list(islice(own.open(), 7))) == 7
+    assert own.epochs() == (3, 6)
+
+
+@pytest.mark.parametrize("taken", [0, 5])
+def test_stoker_goes_on_where_its_state_was_taken(made, taken):
+    stoker = Stoker(made.tokens, SEQ_LEN, ROWS)
+    batches = stoker.open(seed=3)
+    list(islice(batches, taken))
+    state, expected = stoker.state(), digest(batches, 5)
+    assert digest(stoker.resume(state, seed=3), 5) == expected

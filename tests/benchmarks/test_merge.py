@@ -92,8 +92,11 @@ def test_advice_names_the_largest_cause_with_its_share_of_the_stall():
     first = result.advice[0]
     assert (first.cause, first.called, first.family) == ("fetch", "I/O latency", "data pipeline")
     assert first.evidence.startswith("90 % of the stall, 60 % of the window")
-    assert "3 batches more" in first.action
+    assert "alone the loader gives 0.25 times what the device takes" in first.evidence
+    assert first.action.startswith("Reading further ahead cannot help")
     assert result.main_cause == "fetch"
+    fast = merged(loop(gaps, timeline=rows), unthrottled_tokens_per_s=25000.0)
+    assert "Read further ahead, 3 batches more" in fast.advice[0].action
 
 
 def test_data_workers_are_not_advised_where_ranks_wait_for_each_other():
@@ -120,6 +123,22 @@ def test_padding_is_advised_against_and_is_no_cause():
 
 def test_a_clean_run_is_told_nothing():
     assert merged(loop([0] * 20)).advice == ()
+
+
+def test_a_ceiling_is_told_nothing_whatever_its_host_does():
+    assert merged(loop([0, 5, 5]), bounded=False).advice == ()
+
+
+def test_cores_to_feed_are_the_loaders_cpu_time_a_token_by_the_demand_of_a_card():
+    # 100 tokens in 10 ms by two cards: 5,000 a second each; 0.2 ms of CPU a token.
+    result = merged(loop([0, 5, 5]), cpu_s_per_token=2e-4, cards=2)
+    assert result.cores_to_feed == pytest.approx(0.99 * 5000 * 2e-4)
+    assert merged(loop([0, 5, 5])).cores_to_feed is None
+
+
+def test_the_longest_gap_at_an_end_of_an_epoch_is_told():
+    run = replace(loop([0, 5, 7, 30, 9]), epochs=(2, 4))
+    assert merged(run).epoch_edge_gap_ms == pytest.approx(9)
 
 
 def test_the_timeline_shows_the_first_steps_without_holes_on_the_device():

@@ -54,6 +54,21 @@ def test_it_compares_three_contenders_and_explains_all_of_their_time(report):
     assert document["data"]["tokens"].replace(",", "").isdigit()
 
 
+def test_what_a_loader_needs_and_how_long_it_takes_to_open_again_are_in_the_report(report):
+    resident, stoker, inline = json.loads((report / "report.json").read_text())["results"]
+    assert stoker["resume_gap_ms"] > 0
+    assert inline["resume_gap_ms"] is resident["resume_gap_ms"] is None
+    assert inline["cores_to_feed"] > stoker["cores_to_feed"] > 0
+    assert resident["cores_to_feed"] is None
+    assert stoker["figures"]["first_batch_s"] > 0
+
+
+def test_the_ceiling_gets_no_advice(report):
+    resident, _, _ = json.loads((report / "report.json").read_text())["results"]
+    assert resident["bounded"] is False
+    assert resident["advice"] == []
+
+
 def test_raw_steps_lie_beside_it_and_sum_to_what_the_report_says(report):
     document = json.loads((report / "report.json").read_text())
     rows = pq.read_table(report / "steps.parquet")

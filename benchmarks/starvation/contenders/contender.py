@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.starvation.accelerator import Batch
 
 
-class Contender(Protocol):
-    """A source of batches; `bounded` is False where it has no speed of its own."""
+class Feeder(Protocol):
+    """Who feeds a loop; `bounded` is False where it has no speed of its own."""
 
     @property
     def name(self) -> str:
@@ -33,8 +33,18 @@ class Contender(Protocol):
     def ready(self) -> AbstractContextManager[object]:
         """What has to run as long as it does, a server for example; started off the clock."""
 
-    def open(self) -> Iterator[Batch]:
-        """Start it: an endless iterator."""
+
+class Contender(Feeder, Protocol):
+    """A source of batches for the loop of this process."""
+
+    def open(self, seed: int = 0) -> Iterator[Batch]:
+        """Start it: an endless iterator.
+
+        Each seed is another order of the same data, always the same one.
+        """
+
+    def epochs(self) -> tuple[int, ...]:
+        """Numbers of the batches, from 0 on, that began an epoch, but for the very first."""
 
     def timeline(self) -> np.ndarray | None:
         """What it knows about the way of its batches, or None.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -62,13 +63,13 @@ class InlineTokenization:
         """See `Contender.ready`."""
         return nullcontext()
 
-    def open(self) -> Iterator[Batch]:
-        """See `Contender.open`."""
+    def open(self, seed: int = 0) -> Iterator[Batch]:
+        """See `Contender.open`; the order of seed 0 is that of the text."""
         # A forked worker would leave the work to threads of its parent that it does not have.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         clock = WorkClock()
         loader = TorchDataLoader(
-            InlineDataset(self, clock),
+            InlineDataset(self, clock, seed),
             self.batch_size,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
@@ -76,6 +77,14 @@ class InlineTokenization:
         )
         self._kept = KeptWork()
         return self._kept.batches(iter(loader))
+
+    def epochs(self) -> tuple[int, ...]:
+        """See `Contender.epochs`: its workers go on where their part of the text ends."""
+        return ()
+
+    def with_workers(self, workers: int) -> InlineTokenization:
+        """The same with so many processes; its units should be enough for them."""
+        return replace(self, workers=workers)
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""
@@ -86,12 +95,23 @@ class InlineDataset(IterableDataset[Batch]):
     """Endless packed samples of `job`: its units dealt to the workers, read and tokenized there.
 
     With one worker the samples are those of the token dataset, in its order. `clock` is told what
-    goes on.
+    goes on. Seeds above 0 are other orders of the units, and of the documents that are read
+    together.
     """
 
-    def __init__(self, job: InlineTokenization, clock: WorkClock) -> None:
+    def __init__(self, job: InlineTokenization, clock: WorkClock, seed: int = 0) -> None:
         self.job = job
         self.clock = clock
+        self.seed = seed
+        self.units = [job.units[at] for at in self._order(len(job.units), "units")]
+
+    def _order(self, count: int, *what: object) -> list[int]:
+        """An order of so many things; `what` names them."""
+        if not self.seed:
+            return list(range(count))
+        order = list(range(count))
+        random.Random(repr((self.seed, *what))).shuffle(order)
+        return order
 
     def __iter__(self) -> Iterator[Batch]:
         """Samples of this worker's units, over and over."""
@@ -128,9 +148,9 @@ class InlineDataset(IterableDataset[Batch]):
 
     def _texts(self) -> Iterator[list[str]]:
         """Documents without end, as many at a time as make about `CHUNK_BYTES`."""
-        job, info = self.job, get_worker_info()
+        info = get_worker_info()
         number, workers = (info.id, info.num_workers) if info else (0, 1)
-        mine = job.units[number::workers]
+        mine = self.units[number::workers]
         while True:
             chunks = 0
             for unit in mine:
@@ -139,20 +159,20 @@ class InlineDataset(IterableDataset[Batch]):
                     yield chunk
             if chunks:
                 continue
-            if len(mine) == len(job.units):
+            if len(mine) == len(self.units):
                 raise StokerError("the text given for inline tokenization holds no document")
             # Few units, or few row groups: this worker shares the text, an idle one would be
             # held against it.
-            mine = job.units
+            mine = self.units
 
     def _chunks(self, unit: Unit) -> Iterator[list[str]]:
         self.clock.doing("fetch")
-        for batch in read_unit(unit, self.job.reading):
+        for number, batch in enumerate(read_unit(unit, self.job.reading)):
             self.clock.doing("prep")
             chunk: list[str] = []
             size = 0
-            for document in batch.documents:
-                text = document.as_py()
+            for at in self._order(len(batch.documents), "documents", number):
+                text = batch.documents[at].as_py()
                 chunk.append(text)
                 size += len(text)
                 if size >= CHUNK_BYTES:

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 from benchmarks.starvation.accelerator import Batch
 from benchmarks.starvation.contenders.work import KeptWork, TimedCollate, WorkClock
+from benchmarks.starvation.epochs import Epochs
 from pipelines.options import ReadOptions
 from pipelines.plan import Unit
 from pipelines.read import read_unit
@@ -44,11 +45,11 @@ class PaddedRows:
     workers: int = 0
     reading: ReadOptions = field(default_factory=ReadOptions)
     pin_memory: bool = False
-    seed: int = 0
     name: str = field(default="padded", init=False)
     title: str = field(default="the deck's collate", init=False)
     bounded: bool = field(default=True, init=False)
     _kept: KeptWork = field(default_factory=KeptWork, init=False, repr=False)
+    _begun: list[int] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         made = open_tokenizer(self.tokenizer)
@@ -71,7 +72,7 @@ class PaddedRows:
         """See `Contender.ready`."""
         return nullcontext()
 
-    def open(self) -> Iterator[Batch]:
+    def open(self, seed: int = 0) -> Iterator[Batch]:
         """See `Contender.open`; also `attention_mask`."""
         clock = WorkClock()
         loader: TorchDataLoader[Any] = TorchDataLoader(
@@ -80,11 +81,19 @@ class PaddedRows:
             shuffle=True,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator().manual_seed(seed),
             collate_fn=TimedCollate(clock, self._pad),
         )
+        # What comes out of it is a pair: the batch, and what was done for it.
+        epochs = Epochs(loader, "the deck's collate has no row")
         self._kept = KeptWork()
-        return self._kept.batches(_over_and_over(loader))
+        self._begun = epochs.begun
+        pairs: Iterator[Any] = epochs
+        return self._kept.batches(pairs)
+
+    def epochs(self) -> tuple[int, ...]:
+        """See `Contender.epochs`."""
+        return tuple(self._begun)
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""
@@ -142,8 +151,3 @@ def encode_rows(
     room = None if max_length is None else max_length - len(first)
     encoded = tokenizer(texts, truncation=room is not None, max_length=room)["input_ids"]
     return [first + ids or [tokenizer.eos_token_id] for ids in encoded]
-
-
-def _over_and_over(loader: TorchDataLoader[Any]) -> Iterator[Any]:
-    while True:
-        yield from loader

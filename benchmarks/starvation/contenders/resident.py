@@ -23,10 +23,14 @@ class ResidentBatch:
         """See `Contender.ready`."""
         return nullcontext()
 
-    def open(self) -> Iterator[Batch]:
-        """See `Contender.open`."""
+    def open(self, seed: int = 0) -> Iterator[Batch]:
+        """See `Contender.open`; one batch has no order."""
         while True:
             yield self.batch
+
+    def epochs(self) -> tuple[int, ...]:
+        """See `Contender.epochs`: there are none."""
+        return ()
 
     def timeline(self) -> None:
         """See `Contender.timeline`."""

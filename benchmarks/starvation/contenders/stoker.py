@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.loading.delay import delayed
 from benchmarks.s3_server import serve_s3
 from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.epochs import Epochs
 from loaders import DataLoader, TokenDataset
 from shards.errors import StokerError
 
@@ -42,6 +43,7 @@ class Stoker:
     note: str = field(default="token shards, shuffled", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
+    _begun: list[int] = field(default_factory=list, init=False, repr=False)
     _served: str | None = field(default=None, init=False)
 
     @property
@@ -67,7 +69,7 @@ class Stoker:
             yield
         self._served = None
 
-    def open(self) -> Iterator[Batch]:
+    def open(self, seed: int = 0) -> Iterator[Batch]:
         """See `Contender.open`."""
         uri = self.uri if self.latency_ms is None else self._served
         if uri is None:
@@ -82,12 +84,35 @@ class Stoker:
             dataset,
             self.batch_size,
             shuffle=True,
+            seed=seed,
             drop_last=True,
             pin_memory=self.pin_memory,
             **self.options,
         )
-        while True:
-            yield from self._loader
+        epochs = Epochs(self._loader, f"{self.uri}: an epoch has no batch")
+        self._begun = epochs.begun
+        return epochs
+
+    def epochs(self) -> tuple[int, ...]:
+        """See `Contender.epochs`."""
+        return tuple(self._begun)
+
+    def state(self) -> dict[str, Any]:
+        """The loader's own state, behind the last batch that it gave."""
+        state: dict[str, Any] = self._loader.state_dict()
+        return state
+
+    def resume(self, state: dict[str, Any], seed: int = 0) -> Iterator[Batch]:
+        """A new loader that goes on where `state` was taken."""
+        batches = self.open(seed)
+        self._loader.load_state_dict(state)
+        return batches
+
+    @property
+    def loader(self) -> DataLoader | None:
+        """The one that runs, whose counters may be asked for."""
+        found: DataLoader | None = self._loader
+        return found
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""

@@ -33,11 +33,12 @@ from benchmarks.starvation.describe import (
     describe_setup,
     find_price,
 )
+from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.report import Report
-from benchmarks.starvation.run import measure
 from benchmarks.starvation.steps import write_steps
+from benchmarks.starvation.trial import measure
 from pipelines.options import ReadOptions
 from shards.dataset import open_dataset
 
@@ -111,7 +112,9 @@ def _measure(
     scale = options.time_scale or 1.0 if torch.cuda.is_available() else asked.scale
     accelerator = pick_accelerator(profile, cards=1, time_scale=scale, vocabulary=made.vocabulary)
     with closing(accelerator):
-        ways = [measure(way, accelerator, asked) for way in (made.padded, made.packed)]
+        plan = Plan(options.steps, options.warmup, options.seconds)
+        both = (made.padded, made.packed)
+        ways = [measure(way, accelerator, plan, options.seeds) for way in both]
         card = time_card(deck, profile, [result for result, _ in ways], accelerator, scale)
         report = Report(
             accelerator=accelerator.title,

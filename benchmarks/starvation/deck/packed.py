@@ -31,11 +31,15 @@ class PackedRows(Stoker):
         """See `Contender.title`."""
         return "Stoker, packed"
 
-    def open(self) -> Iterator[Batch]:
+    def open(self, seed: int = 0) -> Iterator[Batch]:
         """See `Contender.open`; also `position_ids` and where documents begin."""
-        for batch in super().open():
-            tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
-            yield tensors | {"attention_mask": filled(batch)}
+        return map(tensors_and_mask, super().open(seed))
+
+
+def tensors_and_mask(batch: Batch) -> Batch:
+    """What of `batch` is a tensor, and `attention_mask`."""
+    tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
+    return tensors | {"attention_mask": filled(batch)}
 
 
 def filled(batch: Batch) -> torch.Tensor:

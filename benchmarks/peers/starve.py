@@ -1,0 +1,80 @@
+"""The starvation benchmark's loop over a peer's loader, in the peer's own environment.
+
+python starve.py SPEC.json
+
+The loop, the emulated card and what is written down are Stoker's, from the path that PYTHONPATH
+names: they need numpy, psutil, pydantic, torch and xxhash here. A line "step" a step goes to
+stdout; the recordings go into the spec's folder, one `SEED.npz` each, then `alone.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from load_contract import Contender, Task
+
+from benchmarks.starvation.accelerator import Batch, EmulatedAccelerator, Node
+from benchmarks.starvation.cpu import CpuTime
+from benchmarks.starvation.epochs import Epochs
+from benchmarks.starvation.gather import encode
+from benchmarks.starvation.measure import Plan, alone, record
+from benchmarks.starvation.profiles import Profile
+
+PEERS = {"litdata": "LitData", "mosaicml": "MosaicML"}
+
+
+class Given(Iterable[Batch]):
+    """A peer's epochs as the batches of the loop: the same ids as int64, their own labels."""
+
+    def __init__(self, peer: Contender) -> None:
+        self.peer = peer
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The next epoch, or what is left of the first."""
+        for batch in self.peer.epoch():
+            ids = self.peer.ids(batch).long()
+            yield {"input_ids": ids, "labels": ids}
+
+
+def main(spec: dict[str, Any]) -> None:
+    """Train a run a seed, then see the loader alone."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    # What libraries print, and what their workers inherit, is kept apart from the answers.
+    os.dup2(2, 1)
+    kind: type[Contender] = getattr(import_module(f"load_{spec['peer']}"), PEERS[spec["peer"]])
+    plan, folder = Plan(**spec["plan"]), Path(spec["folder"])
+    device = EmulatedAccelerator(
+        Profile(**spec["profile"]), spec["cards"], spec["time_scale"], node=Node(**spec["node"])
+    )
+    for seed in range(spec["seeds"]):
+        task = Task(**spec["task"])
+        own = folder / f"cache-{seed}"
+        own.mkdir()
+        peer = kind(replace(task, folder=str(own), options={**task.options, "seed": seed}))
+        used = CpuTime()
+        given: list[Epochs] = []
+
+        def opened(peer: Contender = peer, given: list[Epochs] = given) -> Iterator[Batch]:
+            peer.open(None)
+            given.append(Epochs(Given(peer), "an epoch without a batch"))
+            return given[0]
+
+        recording, batches = record(opened, device, plan, lambda _: answers.write("step\n"), seed)
+        begun = tuple(each for each in given[0].begun if each < len(recording.host))
+        (folder / f"{seed}.npz").write_bytes(encode(replace(recording, epochs=begun)))
+        if seed == spec["seeds"] - 1:
+            (folder / "alone.json").write_text(json.dumps(asdict(alone(batches, used))))
+        # Its workers go before the next run's come.
+        del batches, given, opened, peer
+    device.close()
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
