@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.starvation.advice import advise
+from benchmarks.starvation.causes import INPUT_CAUSES
 from benchmarks.starvation.contenders import Stoker
 from benchmarks.starvation.faults import Material, Side, resident
 from benchmarks.starvation.merge import merge
@@ -14,7 +15,7 @@ from benchmarks.starvation.profiles import DECK_8B, DECK_STEPS, PROFILES
 from benchmarks.starvation.run import run
 from tests.benchmarks.reports import example_result
 
-SCALE = 1 / 1500
+SCALE = 1 / 600
 
 
 @pytest.mark.parametrize("network", ["shm", "efa", "eni", "g6e"])
@@ -22,16 +23,17 @@ def test_ranks_that_wait_for_the_network_are_not_told_to_add_data_workers(networ
     profile = PROFILES[f"deck-8b-{network}"]
     side = Side(resident(1, 280), profile, ranks=4, time_scale=SCALE)
     result = merge("deck", "deck", "", side.run(steps=12))
-    assert result.main_cause is None
     assert result.most_idle == "communication"
+    assert result.share(*INPUT_CAUSES) < 0.05
+    # Of what isn't this machine's own noise, which goes to other causes.
+    waits, computes = result.share("communication"), result.share("compute")
     share = profile.communication_s / (profile.step_s + profile.communication_s)
-    assert result.share("communication") == pytest.approx(share, abs=0.03)
+    assert waits / (waits + computes) == pytest.approx(share, abs=1e-3)
     advice = result.advice[0]
     assert (advice.family, advice.called) == ("communication", "network bandwidth")
-    assert "Data is not the problem. Adding data workers cannot help" in advice.action
     faster = 1 / (1 - result.share("communication", "straggler"))
+    assert "the ranks wait for each other. Without those waits they would" in advice.action
     assert f"{faster:.1f} times as fast, at most" in advice.action
-    assert "0.0 % waiting for input" in advice.evidence
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,14 @@ def test_a_step_of_minutes_is_shortened_so_that_a_run_takes_minutes(network):
     profile = PROFILES[f"deck-8b-{network}"]
     assert profile.time_scale * (profile.step_s + profile.communication_s) == pytest.approx(0.1)
     assert profile.step_slots == profile.batch_size * profile.seq_len == 280
+
+
+def test_where_nothing_waits_for_input_data_workers_cannot_help():
+    base = replace(example_result("own", "own", {"communication": 0.8}), runs=())
+    (advice,) = advise(base)
+    assert advice.action.startswith("Data is not the problem. Adding data workers cannot help:")
+    assert "5.0 times as fast, at most" in advice.action
+    assert advice.evidence.startswith("80 % of the window in the exchange, 0.0 % waiting for input")
 
 
 def test_data_workers_win_back_no_more_than_the_stall():
@@ -106,8 +116,9 @@ def test_the_command_says_first_that_the_ranks_wait_for_each_other(tmp_path):
         steps=40, seeds=1, warmup=4, time_scale=SCALE,
     )  # fmt: skip
     report = run(options)
-    share = report.results[1].share("communication")
-    assert share == pytest.approx(1 - (16 * 60 + 21) / (80 * 60 + 29), abs=0.03)
-    assert re.search(r"but (7|8)\d % of the time its ranks wait for each other", report.verdict)
-    said = (options.output / "report.md").read_text()
-    assert "Adding data workers cannot help" in said
+    waits, computes = (report.results[1].share(cause) for cause in ("communication", "compute"))
+    assert waits / (waits + computes) == pytest.approx(
+        1 - (16 * 60 + 21) / (80 * 60 + 29), abs=0.01
+    )
+    assert re.search(r"but \d+ % of the time its ranks wait for each other", report.verdict)
+    assert "ranks wait for each other. Without" in (options.output / "report.md").read_text()
