@@ -123,11 +123,17 @@ def _measure(
             left_out={},
             device=describe_device(accelerator, profile, asked),
             data=describe_data(dataset, asked) | {"dataset": "made for this run of the text"},
-            setup=describe_setup(asked) | {"padded": f"rows cut to {options.max_length} tokens"},
+            setup=_setup(asked),
             environment=environment(),
             price=find_price(asked, emulated=accelerator.emulated),
         )
     return report, card, [table for _, table in ways]
+
+
+def _setup(asked: Options) -> dict[str, str]:
+    said = describe_setup(asked)
+    said.pop("inline workers", None)
+    return said | {"padded": f"rows cut to {asked.seq_len} tokens", "packed": "best_fit"}
 
 
 def make_parser() -> argparse.ArgumentParser:
