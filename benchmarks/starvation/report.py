@@ -12,7 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.starvation.causes import CALLED, CAUSES, called
+from benchmarks.starvation.causes import (
+    CALLED,
+    CAUSES,
+    COMMUNICATION,
+    INPUT_CAUSES,
+    STRAGGLER,
+    called,
+)
 from benchmarks.starvation.deck.result import Deck
 from benchmarks.starvation.deck.words import headline
 from benchmarks.starvation.figures import Figures
@@ -23,6 +30,8 @@ from benchmarks.starvation.statistics import Estimate
 REPORT_VERSION = 2
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
+# More of the time than this in waits for other ranks belongs into the first line.
+WAITING = 0.05
 # What people call the figures of `Result.estimates`.
 CALLED_FIGURES = {
     "stall_rate": "starved",
@@ -166,6 +175,9 @@ class Report:
         if estimate is not None:
             value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
             text = f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+        waits = result.share(COMMUNICATION, STRAGGLER)
+        if waits >= WAITING and waits > result.share(*INPUT_CAUSES):
+            text += f", but {percent(waits)} of the time its ranks wait for each other"
         cause = result.main_cause
         if cause is None:
             return text

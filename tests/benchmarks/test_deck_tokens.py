@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from loaders.blocks import IGNORED
 from loaders.form import Labels
 from pipelines.options import ReadOptions
 from pipelines.tokenizer import Tokenizer
+from tests.benchmarks.words import VOCABULARY, lines, write_tokenizer
 
 LENGTH, BATCH = 16, 4
 # Of the property: ids are places in the stream, so each token is known apart.
@@ -32,24 +32,7 @@ NUMBERS = Tokenizer("numbers", '{"model": {"vocab": {"last": 4095}}}', None, Non
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a HF tokenizer: a word a token, a begin token that it doesn't write itself."""
-    from tokenizers import Tokenizer as HuggingFace
-    from tokenizers import models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["!", "<s>", "</s>", *(f"w{number}" for number in range(90))]
-    made = HuggingFace(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="!"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    folder = str(tmp_path_factory.mktemp("tokenizer"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    return folder
-
-
-def lines(lengths: Sequence[int], seed: int = 0) -> list[str]:
-    chosen = random.Random(seed)
-    return [" ".join(f"w{chosen.randrange(90)}" for _ in range(length)) for length in lengths]
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def material_of(lengths: Sequence[int], tokenizer: str, folder: Path, length: int = LENGTH) -> Any:
@@ -153,7 +136,7 @@ def llama() -> Any:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=93, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2 * LENGTH,
         attn_implementation="sdpa", use_cache=False,
     )  # fmt: skip

@@ -106,8 +106,16 @@ class PaddedRows:
 
 
 def open_tokenizer(folder: str) -> Any:
-    """The HF tokenizer of a folder on this disk; nothing is fetched."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    """The HF tokenizer of a folder on this disk; nothing is fetched.
+
+    Raises:
+        StokerError: no such folder, or none in it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StokerError(f"{folder}: no folder with a HF tokenizer: {reason}") from error
 
 
 def begin_token(tokenizer: Any) -> int | None:

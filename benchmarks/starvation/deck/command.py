@@ -114,9 +114,8 @@ def _measure(
     scale = asked.scale if accelerator.emulated else 1.0
     with closing(accelerator):
         plan = Plan(options.steps, options.warmup, options.seconds)
-        ways = [
-            measure(way, accelerator, plan, options.seeds) for way in (made.padded, made.packed)
-        ]
+        both = (made.padded, made.packed)
+        ways = [measure(way, accelerator, plan, options.seeds) for way in both]
         card = time_card(deck, profile, [result for result, _ in ways], accelerator, scale)
         report = Report(
             accelerator=accelerator.title,
@@ -125,12 +124,17 @@ def _measure(
             left_out={},
             device=describe_device(accelerator, profile, asked),
             data=describe_data(dataset, asked) | {"dataset": "made for this run of the text"},
-            setup=describe_setup(asked, World())
-            | {"padded": f"rows cut to {options.max_length} tokens"},
+            setup=_setup(asked),
             environment=environment(),
             price=find_price(asked, emulated=accelerator.emulated),
         )
     return report, card, [table for _, table in ways]
+
+
+def _setup(asked: Options) -> dict[str, str]:
+    said = describe_setup(asked, World())
+    said.pop("inline workers", None)
+    return said | {"padded": f"rows cut to {asked.seq_len} tokens", "packed": "best_fit"}
 
 
 def make_parser() -> argparse.ArgumentParser:

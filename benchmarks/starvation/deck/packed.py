@@ -33,10 +33,11 @@ class PackedRows(Stoker):
 
     def open(self, seed: int = 0) -> Iterator[Batch]:
         """See `Contender.open`; also `position_ids` and where documents begin."""
-        return map(_masked, super().open(seed))
+        return map(tensors_and_mask, super().open(seed))
 
 
-def _masked(batch: Batch) -> Batch:
+def tensors_and_mask(batch: Batch) -> Batch:
+    """What of `batch` is a tensor, and `attention_mask`."""
     tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
     return tensors | {"attention_mask": filled(batch)}
 

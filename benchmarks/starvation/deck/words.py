@@ -11,11 +11,12 @@ GOAL = 3.5
 
 def headline(deck: Deck) -> str:
     """What packing brings, in a sentence without its end."""
-    said = [f"{card.ratio.value:.1f} times on {_one(card)}" for card in deck.cards]
-    return (
-        f"Stoker's packed rows train {' and '.join(said)} as many tokens a second as the deck's"
-        f" collate, {deck.per_slot:.1f} times as many a slot"
-    )
+    once = "times as many tokens a second as the deck's collate "
+    said = [
+        f"{card.ratio.value:.1f} {once if card is deck.cards[0] else 'times '}on {_one(card)}"
+        for card in deck.cards
+    ]
+    return f"Stoker's packed rows train {' and '.join(said)}"
 
 
 def title_row(deck: Deck) -> list[str]:
