@@ -80,7 +80,7 @@ def make_peers(
             left_out[each.title] = "peers run as one rank: leave out --ranks"
         elif not emulated:
             left_out[each.title] = (
-                "peers run on the emulated card alone: CUDA_VISIBLE_DEVICES= , no --model"
+                "peers run on the emulated card alone: CUDA_VISIBLE_DEVICES= hides a GPU"
             )
         elif each.absent:
             left_out[each.title] = each.absent
