@@ -70,7 +70,7 @@ def checks(report: Report) -> list[str]:
     if report.ladder is not None:
         agree = "agree" if report.ladder.agrees else "**do not agree: trust neither**"
         points = 100 * report.ladder.difference
-        said.append(f"Ladder and attribution {agree}: within {points:.1f} points, 2 are allowed.")
+        said.append(f"Ladder and attribution {agree}: {points:.1f} points apart, 2 are allowed.")
     if report.controls:
         failed = [control.called for control in report.controls if not control.passed]
         count = len(report.controls)

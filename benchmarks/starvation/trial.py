@@ -15,6 +15,7 @@ from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.result import Result
 from benchmarks.starvation.steps import step_table
 from benchmarks.starvation.sweep import sweep
+from benchmarks.starvation.world import World
 
 
 def measure(
@@ -24,16 +25,18 @@ def measure(
     seeds: int,
     counts: Sequence[int] = (),
     *,
+    world: World | None = None,
     on_begin: Callable[[Progress], object] = lambda _: None,
 ) -> tuple[Result, pa.Table]:
     """The result of a contender and all of its steps, warm-up included.
 
-    `counts`: numbers of workers to try it with besides, where it takes such a number. `on_begin`
-    is given what counts its steps.
+    `counts`: numbers of workers to try it with besides, where it takes such a number. Every
+    rank of `world` does so at the same time, and gets what all of them saw. `on_begin` is given
+    what counts the steps.
     """
     with contender.ready():
-        tried = attempt(contender, accelerator, plan, seeds, on_begin=on_begin)
-        points = sweep(contender, counts, accelerator, plan)
+        tried = attempt(contender, accelerator, plan, seeds, world=world, on_begin=on_begin)
+        points = sweep(contender, counts, accelerator, plan, world)
     alone = tried.alone
     result = merge(
         contender.name,

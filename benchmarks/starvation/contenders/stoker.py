@@ -89,6 +89,12 @@ class Stoker:
             pin_memory=self.pin_memory,
             **self.options,
         )
+        if not len(self._loader):
+            raise StokerError(
+                f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, which is less"
+                f" than a batch of {self.batch_size} for every rank: choose a smaller --seq-len or"
+                " --batch-size, or fewer --ranks"
+            )
         epochs = Epochs(self._loader, f"{self.uri}: an epoch has no batch")
         self._begun = epochs.begun
         return epochs

@@ -16,7 +16,6 @@ import torch
 
 from benchmarks.command import guarded
 from benchmarks.environment import environment
-from benchmarks.starvation.accelerator import pick_accelerator
 from benchmarks.starvation.deck.loop import (
     BATCH_SIZE,
     MAX_LENGTH,
@@ -35,10 +34,12 @@ from benchmarks.starvation.describe import (
 )
 from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.options import Options
+from benchmarks.starvation.pick import pick_accelerator
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.steps import write_steps
 from benchmarks.starvation.trial import measure
+from benchmarks.starvation.world import World
 from pipelines.options import ReadOptions
 from shards.dataset import open_dataset
 
@@ -109,8 +110,8 @@ def _measure(
     )
     profile = PROFILES[name]
     dataset = open_dataset(asked.data)
-    scale = options.time_scale or 1.0 if torch.cuda.is_available() else asked.scale
-    accelerator = pick_accelerator(profile, cards=1, time_scale=scale, vocabulary=made.vocabulary)
+    accelerator = pick_accelerator(asked, made.vocabulary)
+    scale = asked.scale if accelerator.emulated else 1.0
     with closing(accelerator):
         plan = Plan(options.steps, options.warmup, options.seconds)
         both = (made.padded, made.packed)
@@ -131,7 +132,7 @@ def _measure(
 
 
 def _setup(asked: Options) -> dict[str, str]:
-    said = describe_setup(asked)
+    said = describe_setup(asked, World())
     said.pop("inline workers", None)
     return said | {"padded": f"rows cut to {asked.seq_len} tokens", "packed": "best_fit"}
 
