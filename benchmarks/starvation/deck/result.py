@@ -50,11 +50,13 @@ class DeckTime:
 
 @dataclass(frozen=True)
 class DeckCard:
-    """One card. `ratio`: of the last way's `targets_per_s` to the first's, with an interval that
-    holds whatever both intervals allow.
+    """One card: `name` of its profile, or `real-1b` where steps of that model were really run.
+
+    `ratio`: of the last way's `targets_per_s` to the first's, with an interval that holds whatever
+    both intervals allow.
     """
 
-    profile: str
+    name: str
     accelerator: str
     emulated: bool
     source: str

@@ -124,7 +124,7 @@ def name(card: DeckCard) -> str:
     """`emulated L40S`: short, and never without that word."""
     if not card.emulated:
         return card.accelerator
-    return f"emulated {card.profile.partition('-')[0].upper()}"
+    return f"emulated {card.name.partition('-')[0].upper()}"
 
 
 def _one(card: DeckCard) -> str:
