@@ -90,6 +90,8 @@ def count_deck(made: Material) -> Deck:
         missing=beyond(collated.targets, ours.targets),
         extra=beyond(ours.targets, collated.targets),
         not_predicted=text_tokens - ours.target_tokens,
+        # Without a mask all but the first token of a row is predicted.
+        crossing=ours.tokens - ours.rows - ours.target_tokens,
         per_slot=_per_slot(epochs[1]) / _per_slot(epochs[0]),
         epochs=epochs,
         cards=(),
