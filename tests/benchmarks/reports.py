@@ -94,7 +94,7 @@ def example_deck() -> Deck:
     return Deck(
         rows=8000, empty_rows=2700, train_rows=36_718, max_length=512, batch_size=16,
         text_tokens=552_070, cut_rows=1, cut_tokens=70, missing=0, extra=69, not_predicted=1,
-        per_slot=3.98, epochs=(padded, packed), cards=(card,),
+        crossing=6901, per_slot=3.98, epochs=(padded, packed), cards=(card,),
     )  # fmt: skip
 
 
