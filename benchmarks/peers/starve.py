@@ -22,7 +22,7 @@ from typing import Any
 from load_contract import Contender, Task
 
 from benchmarks.starvation.accelerator import Batch, EmulatedAccelerator, Node
-from benchmarks.starvation.cpu import CpuTime
+from benchmarks.starvation.cpu_time import CpuTime
 from benchmarks.starvation.epochs import Epochs
 from benchmarks.starvation.gather import encode
 from benchmarks.starvation.measure import Plan, alone, record

@@ -1,4 +1,4 @@
-"""What a training loop feeds: a real GPU where torch sees one, else an emulated one that says so.
+"""What a training loop feeds, and the emulated one, which says that it is; `pick.py` chooses.
 
 Both take batches asynchronously, a few steps ahead of the device, and hand back when each step's
 batch was copied and when its compute began and ended, on the host's clock (`time.perf_counter_ns`).
@@ -23,7 +23,6 @@ from benchmarks.starvation.profiles import Profile
 from benchmarks.starvation.recording import SPAN
 from benchmarks.starvation.recording import STEP as STEP
 from benchmarks.starvation.recording import Trace as Trace
-from shards.errors import StokerError
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -270,37 +269,3 @@ def wait_until(deadline_ns: int) -> int:
     while (now := time.perf_counter_ns()) < deadline_ns:
         time.sleep(max(0, deadline_ns - now - SPIN_NS) / 1e9)
     return now
-
-
-def pick_accelerator(
-    profile: Profile,
-    *,
-    cards: int,
-    time_scale: float,
-    vocabulary: int,
-    node: Node | None = None,
-    exchange: Exchange | None = None,
-) -> Accelerator:
-    """The GPU with `profile`'s model where torch sees one, else `profile` emulated.
-
-    Raises:
-        StokerError: `cards` or `time_scale` other than 1, or a `node` that hinders, beside a real
-            GPU; a profile whose model can't be built.
-    """
-    node = node or Node()
-    if not torch.cuda.is_available():
-        return EmulatedAccelerator(profile, cards, time_scale, node=node, exchange=exchange)
-    if cards != 1 or time_scale != 1 or node != Node():
-        raise StokerError(
-            f"cards={cards}, time_scale={time_scale:g}{node.title}: only the emulated accelerator"
-            " has these, and torch sees a GPU here (CUDA_VISIBLE_DEVICES= hides it)"
-        )
-    from benchmarks.starvation.gpu import CudaAccelerator
-    from benchmarks.starvation.model import SIZES
-
-    if profile.model not in SIZES:
-        raise StokerError(
-            f"profile {profile.name}: no model {profile.model!r} to train on a real GPU:"
-            f" choose a profile of {', '.join(SIZES)}, or CUDA_VISIBLE_DEVICES= to emulate"
-        )
-    return CudaAccelerator(profile.model, vocabulary)

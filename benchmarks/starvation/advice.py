@@ -199,28 +199,78 @@ def _untold(result: Result) -> str:
     )
 
 
-def _network(result: Result) -> str:
-    if result.share(*INPUT_CAUSES) >= result.share(COMMUNICATION, STRAGGLER):
-        return "Overlap the exchange with compute, or use a faster network."
-    return (
-        "Adding data workers cannot help: the ranks wait for each other. Overlap the exchange with"
-        " compute, exchange less often, or use a faster network."
+def _exchanged(result: Result) -> str:
+    """What the exchange takes beside what input takes, and what the loader alone could do."""
+    text = (
+        f"{_percent(result.share(COMMUNICATION))} of the window in the exchange,"
+        f" {_percent(result.share(*INPUT_CAUSES))} waiting for input"
     )
+    if result.headroom is None:
+        return text
+    return f"{text}; the loader alone is {result.headroom:,.0f} times as fast as the cards ask"
+
+
+def _network(result: Result) -> str:
+    stall, waits = result.share(*INPUT_CAUSES), result.share(COMMUNICATION, STRAGGLER)
+    if stall >= waits:
+        return "Overlap the exchange with compute, or use a faster network."
+    if stall >= WORTH:
+        data = f"Data workers can win back {_percent(stall)} at most: mostly"
+    else:
+        data = "Data is not the problem. Adding data workers cannot help:"
+    faster = 1 / max(1e-9, 1 - waits)
+    return (
+        f"{data} the ranks wait for each other. Without those waits they would train"
+        f" {faster:.1f} times as fast, at most. Overlap the exchange with compute, exchange less"
+        " often, or use a faster network."
+    )
+
+
+def _slowest(result: Result) -> str:
+    """What to do about the rank that the others wait for: a late rank may lack data."""
+    late, others = _parted(result)
+    if late is None or not others:
+        stall = others_stall = 0.0
+    else:
+        stalls = {rank: _mean(_of(result, rank, "stall_rate")) for rank in (late, *others)}
+        stall, others_stall = stalls[late], _mean([stalls[rank] for rank in others])
+    if stall >= WORTH and stall > 2 * others_stall:
+        return (
+            f"Rank {late} waits for input {_percent(stall)} of its time, the others"
+            f" {_percent(others_stall)}: feed that one first, and the others wait less."
+        )
+    return (
+        "Adding data workers cannot help: the ranks wait for the slowest. Look at that rank's"
+        " host, its clocks and its share of the data."
+    )
+
+
+def _parted(result: Result) -> tuple[int | None, list[int]]:
+    """The rank whose own work takes longest, and the others."""
+    ranks = {run.rank for run in result.runs}
+    if not ranks:
+        return None, []
+    late = max(ranks, key=lambda rank: _mean(_of(result, rank, "own_work_ms")))
+    return late, sorted(ranks - {late})
+
+
+def _of(result: Result, rank: int, figure: str) -> list[float]:
+    return [getattr(run, figure) for run in result.runs if run.rank == rank]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _late(result: Result) -> str:
     """Who is late: the rank whose own work takes longest."""
-    work: dict[int, list[float]] = {}
-    for run in result.runs:
-        work.setdefault(run.rank, []).append(run.own_work_ms)
-    means = {rank: sum(times) / len(times) for rank, times in work.items()}
     text = f"{_percent(result.share(STRAGGLER))} of the window"
-    if len(means) < 2:
+    late, others = _parted(result)
+    if late is None or not others:
         return text
-    slowest = max(means, key=means.__getitem__)
-    rest = [time for rank, time in means.items() if rank != slowest]
-    others = sum(rest) / len(rest)
-    return f"{text}; rank {slowest} works {means[slowest]:.0f} ms a step, the others {others:.0f}"
+    own = _mean(_of(result, late, "own_work_ms"))
+    rest = _mean([_mean(_of(result, rank, "own_work_ms")) for rank in others])
+    return f"{text}; rank {late} works {own:.0f} ms a step, the others {rest:.0f}"
 
 
 def _always(text: str) -> Callable[[Result], str]:
@@ -228,14 +278,8 @@ def _always(text: str) -> Callable[[Result], str]:
 
 
 RULES: dict[str, tuple[Callable[[Result], str], Callable[[Result], str]]] = {
-    COMMUNICATION: (_of_window(COMMUNICATION), _network),
-    STRAGGLER: (
-        _late,
-        _always(
-            "Adding data workers cannot help: the ranks wait for the slowest. Look at that rank's"
-            " host, its clocks and its share of the data."
-        ),
-    ),
+    COMMUNICATION: (_exchanged, _network),
+    STRAGGLER: (_late, _slowest),
     NOT_SEPARABLE: (
         _of_window(NOT_SEPARABLE),
         _always(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.options import PEERS, Options
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 
@@ -74,6 +75,16 @@ def make_parser() -> argparse.ArgumentParser:
         DEFAULT_PROFILE,
         choices=tuple(PROFILES),
     )
+    _add(
+        how,
+        "--model",
+        "train this Llama with real steps: on a GPU, or tiny on the CPU (default: the profile's on"
+        " a GPU, else the card is emulated)",
+        choices=tuple(SIZES),
+    )
+    how.add_argument(
+        "--gradient-checkpointing", action="store_true", help="activations are computed twice"
+    )
     _add(how, "--cards", "data-parallel cards that share a batch (emulated)", 1, type=int)
     _add(
         how,
@@ -87,6 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add(how, "--seq-len", "tokens a sample (default: the profile's)", type=int)
     _add(how, "--batch-size", "samples a step (default: the profile's, for each card)", type=int)
     _add(how, "--steps", "steps measured", 200, type=int)
+    _add(
+        how,
+        "--ranks",
+        "processes that train together, a batch and a loader each (default: 1, or torchrun's)",
+        type=int,
+    )
     _add(how, "--seeds", "times that each contender is measured", 3, type=int)
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
     _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
@@ -110,6 +127,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="put in faults that must be named; without --data nothing else",
     )
     _add(parser, "--compare", "an older report.json: better, worse or noise?", type=Path)
+    _add(
+        parser,
+        "--metrics-port",
+        "serve Prometheus metrics of the run to this machine, 9405 for example",
+        type=int,
+    )
     return parser
 
 

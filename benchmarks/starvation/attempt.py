@@ -10,10 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 from benchmarks.starvation.accelerator import Accelerator, Batch
 from benchmarks.starvation.contenders import Contender
 from benchmarks.starvation.contenders.contender import Feeder
-from benchmarks.starvation.cpu import CpuTime
+from benchmarks.starvation.cpu_time import CpuTime
+from benchmarks.starvation.gather import gather
 from benchmarks.starvation.measure import Alone, Plan, alone, record
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.recording import Recording
+from benchmarks.starvation.world import World
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,23 @@ Feeds = Contender | Elsewhere
 
 
 def attempt(
-    contender: Feeds, accelerator: Accelerator, plan: Plan, seeds: int, title: str = ""
+    contender: Feeds,
+    accelerator: Accelerator,
+    plan: Plan,
+    seeds: int,
+    title: str = "",
+    *,
+    world: World | None = None,
+    on_begin: Callable[[Progress], object] = lambda _: None,
 ) -> Attempt:
-    """Train on what the contender gives, inside its `ready()`; `title` is for people."""
-    title = title or contender.title
+    """Train on what the contender gives, inside its `ready()`; `title` is for people.
+
+    Every rank of `world` does so at the same time, and gets what all of them saw. `on_begin` is
+    given what counts the steps, before the first of them.
+    """
+    title, world = title or contender.title, world or World()
     with Progress(title, seeds * (plan.steps + plan.allowance)) as progress:
+        on_begin(progress)
         if isinstance(contender, Elsewhere):
             return contender.attempt(plan, seeds, progress.step)
         recordings: list[Recording] = []
@@ -64,17 +78,25 @@ def attempt(
         unheld = None
         for seed in range(seeds):
             used = CpuTime()
-            recording, batches = _train(contender, accelerator, plan, seed, progress)
-            recordings.append(recording)
+            common = world.plan(plan, f"{title}/{seed}")
+            world.barrier()
+            recording, batches = _train(contender, accelerator, common, seed, progress)
+            recordings += gather(recording)
             state = contender.state() if isinstance(contender, Resumable) else None
             if seed == seeds - 1 and contender.bounded:
                 progress.now(f"{title}, unthrottled")
-                unheld = alone(batches, used)
+                # All ranks at once: their loaders share this machine, as they do in training.
+                world.barrier()
+                unheld = _mean(alone(batches, used), world)
             # Let go before the next one begins, with its threads and processes.
             del batches
             if isinstance(contender, Resumable):
-                resumed.append(_resume(contender, state, seed))
+                resumed.append(world.mean(_resume(contender, state, seed)))
     return Attempt(tuple(recordings), unheld, tuple(resumed))
+
+
+def _mean(here: Alone, world: World) -> Alone:
+    return Alone(world.mean(here.tokens_per_s), world.mean(here.cpu_s_per_token))
 
 
 def _train(

@@ -5,15 +5,18 @@ python -m benchmarks.starvation --data s3://tokens/v1 --text s3://corpus/ --outp
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from benchmarks.command import guarded
 from benchmarks.starvation.arguments import parse
 from benchmarks.starvation.compare import compare, in_lines, read_report
+from benchmarks.starvation.launch import launch
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.report import console_table
 from benchmarks.starvation.run import run
 from benchmarks.starvation.selftest import self_test
+from benchmarks.starvation.world import told
 from shards.errors import StokerError
 
 
@@ -24,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(arguments)
         if options is None:
             test()
+        elif (options.ranks or 1) > 1 and told() is None:
+            launch(sys.argv[1:] if arguments is None else arguments, options.ranks or 1)
         else:
             show(options)
 
@@ -41,8 +46,10 @@ def test() -> None:
 
 
 def show(options: Options) -> None:
-    """Measure, then print what was found and where it was written."""
+    """Measure, then print what was found and where it was written; of several ranks the first."""
     report = run(options)
+    if (told() or (0, 1))[0] > 0:
+        return
     print(f"\n{report.verdict}\n\n{console_table(report)}\n")
     if options.compare is not None:
         print(in_lines(compare(read_report(options.compare), report)) + "\n")

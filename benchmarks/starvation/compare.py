@@ -57,14 +57,19 @@ class Comparison:
     doubts: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """How many figures went which way, in a line."""
+    def counted(self) -> str:
+        """How many figures went which way: `2 better, 1 worse, 4 noise`."""
         counts = {
             name: sum(change.judgement == name for change in self.changes)
             for name in ("better", "worse", "noise", "changed")
         }
         said = [f"{count} {name}" for name, count in counts.items() if count]
-        return "compared with the older report: " + (", ".join(said) or "nothing in common")
+        return ", ".join(said) or "nothing in common"
+
+    @property
+    def verdict(self) -> str:
+        """The same as a line of its own."""
+        return f"compared with the older report: {self.counted}"
 
 
 def read_report(path: Path) -> dict[str, Any]:

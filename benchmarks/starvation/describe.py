@@ -10,13 +10,16 @@ from benchmarks.starvation.accelerator import Accelerator, EmulatedAccelerator
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.prices import Price, price_of
 from benchmarks.starvation.profiles import PROFILES, Profile
+from benchmarks.starvation.world import World
 from shards.dataset import Dataset
 
 
 def describe_device(accelerator: Accelerator, profile: Profile, options: Options) -> dict[str, str]:
     """Facts about the accelerator, for the page."""
     if not isinstance(accelerator, EmulatedAccelerator):
-        return {"device": accelerator.title, "CUDA": str(torch.version.cuda)}
+        step = "forward, backward, AdamW; a Llama with random weights"
+        cuda = {"CUDA": str(torch.version.cuda)} if torch.cuda.is_available() else {}
+        return {"device": accelerator.title, "step": step} | cuda
     batch_size, seq_len = options.shape
     fixed = profile.fixed_ns * options.scale / 1e6
     return {
@@ -47,7 +50,7 @@ def describe_data(dataset: Dataset, options: Options) -> dict[str, str]:
     }
 
 
-def describe_setup(options: Options) -> dict[str, str]:
+def describe_setup(options: Options, world: World) -> dict[str, str]:
     """Facts about the loop, for the page."""
     batch_size, seq_len = options.shape
     return {
@@ -56,6 +59,7 @@ def describe_setup(options: Options) -> dict[str, str]:
         "seeds": str(options.seeds),
         "at most": f"{options.seconds:g} s a contender",
         "inline workers": str(options.inline_workers),
+        **({"ranks": f"{world.size} processes, by {world.backend}"} if world.size > 1 else {}),
     }
 
 

@@ -14,11 +14,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.corpus import make_corpus, train_tokenizer
 from benchmarks.starvation.accelerator import Batch, EmulatedAccelerator, Node
-from benchmarks.starvation.causes import FETCH, H2D, HOST, PADDING, PREP, STRAGGLER, WORKERS
+from benchmarks.starvation.causes import (
+    CHECKPOINT,
+    COMMUNICATION,
+    FETCH,
+    GC,
+    H2D,
+    HOST,
+    PADDING,
+    PREP,
+    STRAGGLER,
+    WORKERS,
+)
 from benchmarks.starvation.contenders import (
     Contender,
     InlineTokenization,
@@ -27,10 +39,17 @@ from benchmarks.starvation.contenders import (
     Stoker,
     find_units,
 )
+from benchmarks.starvation.disturbances import (
+    COLLECT_S,
+    SAVE_EVERY,
+    SAVE_S,
+    Collecting,
+    Saving,
+)
 from benchmarks.starvation.exchange import Exchange, Ranks
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.profiles import PROFILES, Profile
-from benchmarks.starvation.recording import Recording
+from benchmarks.starvation.recording import SPAN, Recording
 from benchmarks.synthetic import make_tokens
 from pipelines.options import ReadOptions
 from pipelines.tokenizer import load_tokenizer
@@ -53,7 +72,8 @@ TEXT_BYTES, VOCABULARY, TRAINING_BYTES = 2_000_000, 1000, 300_000
 class Side:
     """One of a control's two runs: what feeds which card, in how many ranks.
 
-    `late_s`: how long the loop of rank `LATE_RANK` sleeps after each step.
+    `late_s`: how long the loop of rank `LATE_RANK` sleeps after each step. `between`: what else the
+    loop does after a step, whose number from 1 it gets; `marked`: the cause it marks that as.
     """
 
     contender: Contender
@@ -61,6 +81,8 @@ class Side:
     node: Node = field(default_factory=Node)
     ranks: int = 1
     late_s: float = 0.0
+    between: Callable[[int], None] | None = None
+    marked: str | None = None
     time_scale: float = 1.0
 
     def run(self, steps: int) -> list[Recording]:
@@ -76,9 +98,16 @@ class Side:
     def _train(self, plan: Plan, rank: int, exchange: Exchange | None) -> Recording:
         late_s = self.late_s if rank == LATE_RANK else 0.0
 
-        def on_step(_: int) -> None:
+        marks: list[tuple[str, int, int]] = []
+
+        def on_step(number: int) -> None:
             if late_s:
                 time.sleep(late_s)
+            if self.between is not None:
+                began = time.perf_counter_ns()
+                self.between(number)
+                if self.marked:
+                    marks.append((self.marked, began, time.perf_counter_ns()))
 
         accelerator = EmulatedAccelerator(
             self.profile, time_scale=self.time_scale, node=self.node, exchange=exchange
@@ -87,7 +116,8 @@ class Side:
             recording, batches = record(self.contender.open, accelerator, plan, on_step)
             recording = replace(recording, timeline=self.contender.timeline(), rank=rank)
             del batches
-        return recording
+        marked = np.array(marks, dtype=SPAN)
+        return replace(recording, spans=np.concatenate([recording.spans, marked]))
 
 
 @dataclass(frozen=True)
@@ -225,6 +255,31 @@ def straggler(material: Material) -> Fault:
     return Fault("straggler", "stragglers and barriers", injected, STRAGGLER, side, late)
 
 
+def network(material: Material) -> Fault:
+    """Ranks that exchange data for as long as they compute."""
+    fast = Side(resident(), card(STEP_S), ranks=RANKS)
+    slow = replace(fast, profile=replace(fast.profile, communication_s=STEP_S))
+    injected = f"{RANKS} ranks exchange data for {1000 * STEP_S:g} ms a step"
+    return Fault("network", "network bandwidth", injected, COMMUNICATION, fast, slow)
+
+
+def checkpoint(material: Material) -> Fault:
+    """A loop that stands still while it saves."""
+    side = Side(resident(), card(STEP_S))
+    save = Saving(material.folder / "checkpoint.pt")
+    injected = f"a blocking save of {1000 * SAVE_S:g} ms every {SAVE_EVERY} steps"
+    saving = replace(side, between=save, marked=CHECKPOINT)
+    return Fault("checkpoint", "checkpoints", injected, CHECKPOINT, side, saving)
+
+
+def garbage(material: Material) -> Fault:
+    """Python's collector, which has many objects to look at."""
+    side = Side(resident(), card(STEP_S))
+    injected = f"full collections of garbage, {1000 * COLLECT_S:g} ms and more a step"
+    collecting = replace(side, between=Collecting())
+    return Fault("garbage", "garbage collection", injected, GC, side, collecting)
+
+
 def small_batch(material: Material) -> Fault:
     """A batch so small that launching its step takes longer than computing it."""
     node = Node(host_busy_ms=STEP_S * 1000 / 2)
@@ -251,6 +306,9 @@ FAULTS: dict[str, Callable[[Material], Fault]] = {
     "slow link": slow_link,
     "pageable memory": pageable,
     "straggler": straggler,
+    "network": network,
+    "checkpoint": checkpoint,
+    "garbage": garbage,
     "small batch": small_batch,
     "padding": padding,
 }

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from benchmarks.starvation.accelerator import Batch, real_tokens
+from benchmarks.starvation.causes import COMMUNICATION
 from benchmarks.starvation.marks import DeviceClock
-from benchmarks.starvation.model import SIZES, Llama
-from benchmarks.starvation.recording import STEP, Trace
+from benchmarks.starvation.recording import SPAN, STEP, Trace
+from benchmarks.starvation.training import TrainingStep
+from benchmarks.starvation.world import World
 
 # Steps in flight before the host waits for the oldest: its events are then read that many steps
 # late.
@@ -24,19 +26,25 @@ IN_FLIGHT = 4
 
 @dataclass(frozen=True)
 class Marks:
-    """CUDA events of one step: the copy on the copy stream, the compute on the default stream."""
+    """CUDA events of one step: the copy on the copy stream, the compute on the default stream.
+
+    `arrived`, `exchanged`: where the compute stream begins to wait for other ranks' gradients, and
+    where it goes on; None for one rank alone.
+    """
 
     copy_start: torch.cuda.Event
     copy_end: torch.cuda.Event
     start: torch.cuda.Event
     end: torch.cuda.Event
+    arrived: torch.cuda.Event | None
+    exchanged: torch.cuda.Event
     slots: int
     tokens: int
     bytes: int
 
 
 class CudaAccelerator:
-    """bf16 Llama with AdamW on the current CUDA device.
+    """bf16 Llama with AdamW on the current CUDA device, alone or with the other ranks of `world`.
 
     Batches are copied on a stream of their own; a step's compute waits for its copy. Device
     times are chained from event to event and laid on the host's clock by a linear fit through
@@ -45,12 +53,24 @@ class CudaAccelerator:
 
     emulated = False
 
-    def __init__(self, model: str, vocabulary: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        vocabulary: int,
+        world: World | None = None,
+        *,
+        checkpointing: bool = False,
+    ) -> None:
         self.device = torch.device("cuda", torch.cuda.current_device())
-        self.title = f"{torch.cuda.get_device_name(self.device)}, Llama {model}"
-        with self.device:
-            self.model = Llama(SIZES[model], vocabulary).to(torch.bfloat16)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
+        world = world or World()
+        self.training = TrainingStep(
+            model, vocabulary, self.device, world, checkpointing=checkpointing
+        )
+        self.training.arrived = self._arrive
+        ranks = "" if world.size == 1 else f"{world.size} ranks of "
+        name = torch.cuda.get_device_name(self.device)
+        self.title = f"{ranks}{name}, {self.training.title}"
+        self._arrived: torch.cuda.Event | None = None
         self.copies = torch.cuda.Stream(self.device)
         self._begin()
 
@@ -60,7 +80,7 @@ class CudaAccelerator:
             self._pending[0].end.synchronize()
             self._read()
         compute = torch.cuda.current_stream(self.device)
-        copy_start, copy_end, start, end = (torch.cuda.Event(enable_timing=True) for _ in range(4))
+        copy_start, copy_end, start, end, exchanged = _events(5)
         size = sum(tensor.nbytes for tensor in batch.values())
         with torch.cuda.stream(self.copies):
             copy_start.record(self.copies)
@@ -69,10 +89,10 @@ class CudaAccelerator:
         handed = time.perf_counter_ns()
         compute.wait_event(copy_end)
         start.record(compute)
-        loss = self.model(moved["input_ids"], moved["labels"])
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._arrived = None
+        self.training.backward(moved)
+        exchanged.record(compute)
+        self.training.update()
         end.record(compute)
         for tensor in moved.values():
             # The copy stream owns their memory: it must not be given away while compute reads it.
@@ -81,7 +101,8 @@ class CudaAccelerator:
         self._checksum += sum(tensor.sum() for tensor in moved.values())
         self._held.append(batch)
         slots, tokens = batch["input_ids"].numel(), real_tokens(batch)
-        self._pending.append(Marks(copy_start, copy_end, start, end, slots, tokens, size))
+        waited = (self._arrived, exchanged)
+        self._pending.append(Marks(copy_start, copy_end, start, end, *waited, slots, tokens, size))
         return handed
 
     def finish(self) -> Trace:
@@ -96,7 +117,11 @@ class CudaAccelerator:
         for name in ("copy_start", "copy_end", "start", "end"):
             at = np.array([row[columns.index(name)] for row in self._rows])
             steps[name], error = self._clock.on_host(at)
-        trace = Trace(steps, int(self._checksum) & (2**64 - 1), error)
+        spans = np.empty(len(self._waits), dtype=SPAN)
+        spans["cause"] = COMMUNICATION
+        for name, number in (("start", 0), ("stop", 1)):
+            spans[name], _ = self._clock.on_host(np.array([each[number] for each in self._waits]))
+        trace = Trace(steps, int(self._checksum) & (2**64 - 1), error, spans)
         self._begin()
         return trace
 
@@ -109,6 +134,7 @@ class CudaAccelerator:
         self._pending: deque[Marks] = deque()
         self._held: deque[Batch] = deque(maxlen=IN_FLIGHT + 1)
         self._rows: list[tuple[float, ...]] = []
+        self._waits: list[tuple[float, float]] = []
         self._checksum = torch.zeros((), dtype=torch.int64, device=self.device)
         self._clock = DeviceClock(self.device)
 
@@ -116,5 +142,18 @@ class CudaAccelerator:
         """Times of the oldest step, counted from the end of the one before."""
         marks = self._pending.popleft()
         copies = [self._clock.read(event) for event in (marks.copy_start, marks.copy_end)]
-        start, end = self._clock.advance(marks.start), self._clock.advance(marks.end)
+        start = self._clock.advance(marks.start)
+        if marks.arrived is not None:
+            waited = self._clock.read(marks.arrived), self._clock.read(marks.exchanged)
+            self._waits.append(waited)
+        end = self._clock.advance(marks.end)
         self._rows.append((*copies, start, end, 0, marks.slots, marks.tokens, marks.bytes))
+
+    def _arrive(self) -> None:
+        """This rank's backward pass is over on the stream that autograd runs it on."""
+        (self._arrived,) = _events(1)
+        self._arrived.record()
+
+
+def _events(count: int) -> list[torch.cuda.Event]:
+    return [torch.cuda.Event(enable_timing=True) for _ in range(count)]

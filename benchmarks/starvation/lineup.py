@@ -18,6 +18,7 @@ from benchmarks.starvation.contenders import (
 from benchmarks.starvation.ladder import Card
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.peer import Peer
+from benchmarks.starvation.world import World
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset
 
@@ -26,9 +27,12 @@ REMOTE = "://"
 
 
 def make_contenders(
-    options: Options, dataset: Dataset, *, pin: bool
+    options: Options, dataset: Dataset, pin: bool, world: World
 ) -> tuple[list[Contender], dict[str, str]]:
-    """The contenders of a run in the order of the report, and those left out, with the reason."""
+    """The contenders of a run in the order of the report, and those left out, with the reason.
+
+    Each gives the share of this rank of `world`; Stoker's loader asks `torch.distributed` itself.
+    """
     left_out: dict[str, str] = {}
     stoker = make_stoker(options, pin=pin)
     contenders: list[Contender] = [ResidentBatch(resident_batch(stoker, pin=pin)), stoker]
@@ -39,7 +43,7 @@ def make_contenders(
         else:
             contenders.append(each)
     reading = ReadOptions(options.text_column, options.text_split)
-    inline = _inline(options, dataset, reading, pin)
+    inline = _inline(options, dataset, reading, pin, world)
     if isinstance(inline, str):
         left_out[INLINE] = inline
     else:
@@ -47,9 +51,11 @@ def make_contenders(
     if options.padded and options.text:
         units = find_units(options.text, 1, reading)
         batch_size, seq_len = options.shape
-        contenders.append(
-            PaddedRows(units, options.padded, batch_size, seq_len, reading=reading, pin_memory=pin)
+        padded = PaddedRows(
+            units, options.padded, batch_size, seq_len, reading=reading, pin_memory=pin
         )
+        padded.rows = list(world.share(padded.rows))
+        contenders.append(padded)
     elif options.padded:
         left_out[PADDED] = "it needs the text the data was made of: --text"
     if options.loader:
@@ -58,7 +64,7 @@ def make_contenders(
 
 
 def make_peers(
-    options: Options, card: Card, *, emulated: bool
+    options: Options, card: Card, world: World, *, emulated: bool
 ) -> tuple[list[Peer], dict[str, str]]:
     """Other libraries that take part, and those left out, with the reason."""
     batch_size, seq_len = options.shape
@@ -70,8 +76,12 @@ def make_peers(
     for each in wanted:
         if REMOTE in options.data:
             left_out[each.title] = "--peers needs --data on a local disk"
+        elif world.size > 1:
+            left_out[each.title] = "peers run as one rank: leave out --ranks"
         elif not emulated:
-            left_out[each.title] = "peers were never tried on a real GPU: CUDA_VISIBLE_DEVICES="
+            left_out[each.title] = (
+                "peers run on the emulated card alone: CUDA_VISIBLE_DEVICES= hides a GPU"
+            )
         elif each.absent:
             left_out[each.title] = each.absent
     return [each for each in wanted if each.title not in left_out], left_out
@@ -93,7 +103,7 @@ def resident_batch(stoker: Stoker, *, pin: bool) -> Mapping[str, torch.Tensor]:
 
 
 def _inline(
-    options: Options, dataset: Dataset, reading: ReadOptions, pin: bool
+    options: Options, dataset: Dataset, reading: ReadOptions, pin: bool, world: World
 ) -> InlineTokenization | str:
     """The contender, or why there is none."""
     if not options.text:
@@ -103,7 +113,13 @@ def _inline(
         return "it writes end tokens alone, the data was made otherwise"
     batch_size, seq_len = options.shape
     return InlineTokenization(
-        find_units(options.text, max((options.inline_workers, *options.sweep_workers)), reading),
+        world.share(
+            find_units(
+                options.text,
+                max((options.inline_workers, *options.sweep_workers)) * world.size,
+                reading,
+            )
+        ),
         dataset.store.read(made_with.file).decode(),
         made_with.end_token.id,
         seq_len,

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from benchmarks.starvation.causes import called
-from benchmarks.starvation.compare import Comparison
+from benchmarks.starvation.compare import Change, Comparison
+from benchmarks.starvation.deck import words as deck_words
+from benchmarks.starvation.deck.result import Deck
 from benchmarks.starvation.page import facts
-from benchmarks.starvation.report import Report, interval, percent, rate
+from benchmarks.starvation.report import Report, figure_name, interval, percent, rate
 from benchmarks.starvation.result import Result, knee
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
@@ -31,6 +33,7 @@ def markdown(report: Report, comparison: Comparison | None = None) -> str:
         "\n".join(
             f"- {text(title)} left out: {text(why)}" for title, why in report.left_out.items()
         ),
+        *(deck_table(report.deck) if report.deck else []),
         "\n".join(
             f"- **{text(result.title)}: {text(advice.called)}** ({percent(advice.share)})."
             f" {text(advice.action)} _{text(advice.evidence)}_"
@@ -68,7 +71,7 @@ def checks(report: Report) -> list[str]:
     if report.ladder is not None:
         agree = "agree" if report.ladder.agrees else "**do not agree: trust neither**"
         points = 100 * report.ladder.difference
-        said.append(f"Ladder and attribution {agree}: within {points:.1f} points, 2 are allowed.")
+        said.append(f"Ladder and attribution {agree}: {points:.1f} points apart, 2 are allowed.")
     if report.controls:
         failed = [control.called for control in report.controls if not control.passed]
         count = len(report.controls)
@@ -77,6 +80,24 @@ def checks(report: Report) -> list[str]:
             + (f"; **failed: {text(', '.join(failed))}**." if failed else ".")
         )
     return said
+
+
+def deck_table(deck: Deck) -> list[str]:
+    """The deck's loop, padded and packed: counted, timed on each card, and what is the same."""
+    head = deck_words.title_row(deck)
+    parts = [
+        "#### The deck's fine-tuning loop",
+        table(
+            ("an epoch", *head),
+            [(what, *values) for what, values in deck_words.epoch_rows(deck)],
+        ),
+    ]
+    for card in deck.cards:
+        rows = [(what, *values) for what, values in deck_words.card_rows(deck, card)]
+        rows.append(("packed over padded", *[""] * (len(head) - 1), deck_words.ratio(card)))
+        parts.append(table((card.accelerator, *head), rows))
+    said = [*deck_words.same_tokens(deck), *deck_words.notes(deck)]
+    return [*parts, "\n".join(f"- {text(sentence)}" for sentence in said)]
 
 
 def more_workers(report: Report) -> list[str]:
@@ -98,7 +119,8 @@ def more_workers(report: Report) -> list[str]:
 
 
 def compared(comparison: Comparison) -> list[str]:
-    """What became of each figure since the older report."""
+    """What became of each figure since the older report: first why to doubt it, last the noise."""
+    noise = [each for each in comparison.changes if each.judgement == "noise"]
     only = [
         f"{text(', '.join(names))}: only in the {which} report."
         for which, names in (("older", comparison.gone), ("newer", comparison.added))
@@ -107,26 +129,31 @@ def compared(comparison: Comparison) -> list[str]:
     return [
         f"#### {text(comparison.verdict)}",
         *(f"**Careful**: {text(doubt)}." for doubt in comparison.doubts),
-        table(
-            ("", "figure", "then", "now", ""),
-            [
-                (
-                    change.contender,
-                    change.figure,
-                    interval(change.figure, change.old),
-                    interval(change.figure, change.new),
-                    change.judgement,
-                )
-                for change in comparison.changes
-            ],
-        ),
-        *only,
-        *(["These were not the same:"] if comparison.conditions else []),
+        *(["**Careful**: these were not the same."] if comparison.conditions else []),
         table(
             ("", "then", "now"),
             [(name, then, now) for name, (then, now) in comparison.conditions.items()],
         ),
+        _changes([each for each in comparison.changes if each.judgement != "noise"]),
+        *only,
+        *(["<details><summary>Noise</summary>", _changes(noise), "</details>"] if noise else []),
     ]
+
+
+def _changes(changes: Iterable[Change]) -> str:
+    return table(
+        ("", "figure", "then", "now", ""),
+        [
+            (
+                change.contender,
+                figure_name(change.figure),
+                interval(change.figure, change.old),
+                interval(change.figure, change.new),
+                change.judgement,
+            )
+            for change in changes
+        ],
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

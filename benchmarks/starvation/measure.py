@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.starvation.accelerator import Accelerator, Batch
-from benchmarks.starvation.cpu import CpuTime
+from benchmarks.starvation.cpu_time import CpuTime
 from benchmarks.starvation.recording import HOST_STEP, Recording
 from benchmarks.starvation.statistics import BATCH, warmup_steps
 from benchmarks.starvation.watching import Watch

@@ -63,10 +63,10 @@ class Monitor(Protocol):
         """The window up to now; called from another thread."""
 
 
-class _Reading(Collector):
+class Reading(Collector):
     """Asks loader and monitor when it is scraped; between scrapes it costs nothing."""
 
-    def __init__(self, loader: Loader | None, monitor: Monitor | None) -> None:
+    def __init__(self, loader: Loader | None, monitor: Monitor | None = None) -> None:
         self._loader, self._monitor = loader, monitor
         self._waits = WaitsByCause()
 
@@ -176,8 +176,15 @@ def serve(
     """
     if loader is None and monitor is None:
         raise ValueError("nothing to serve metrics of: give a loader, a monitor, or both")
+    with serve_collector(Reading(loader, monitor), port, address) as where:
+        yield where
+
+
+@contextmanager
+def serve_collector(collector: Collector, port: int, address: str = LOOPBACK) -> Iterator[str]:
+    """Serve what `collector` tells; see `serve`."""
     registry = CollectorRegistry()
-    registry.register(_Reading(loader, monitor))
+    registry.register(collector)
     server, thread = start_http_server(port, address, registry)
     try:
         yield f"http://{address}:{server.server_port}/metrics"

@@ -1,4 +1,4 @@
-"""A small Llama with random weights: the training step of the benchmark on a real GPU."""
+"""A Llama with random weights: what the benchmark's own training step trains."""
 
 from __future__ import annotations
 
@@ -7,31 +7,43 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
 class Size:
-    """Shape of the model; `kv_heads` fewer than `heads` shares keys and values between heads."""
+    """Shape of the model; `kv_heads` fewer than `heads` shares keys and values between heads.
+
+    `batch`: samples and tokens a sample of a step, unless others are chosen.
+    """
 
     layers: int
     width: int
     heads: int
     kv_heads: int
     hidden: int
+    batch: tuple[int, int] = (16, 512)
 
 
+# Beside the embeddings. "8b-layer": one of Llama-3-8B's 32, whose steps feed as its do a 32nd of
+# the time; the whole model with its optimizer fits no single card.
 SIZES = {
-    "124m": Size(layers=12, width=768, heads=12, kv_heads=12, hidden=2048),
+    "tiny": Size(layers=2, width=64, heads=4, kv_heads=2, hidden=192, batch=(4, 128)),
+    "125m": Size(layers=12, width=768, heads=12, kv_heads=12, hidden=2048, batch=(32, 1024)),
     "1b": Size(layers=16, width=2048, heads=32, kv_heads=8, hidden=8192),
-    "8b": Size(layers=32, width=4096, heads=32, kv_heads=8, hidden=14336),
+    "8b-layer": Size(layers=1, width=4096, heads=32, kv_heads=8, hidden=14336, batch=(4, 4096)),
 }
 
 
 class Llama(nn.Module):
-    """Causal language model: RMSNorm, rotary positions, SDPA, SwiGLU, tied embeddings."""
+    """Causal language model: RMSNorm, rotary positions, SDPA, SwiGLU, tied embeddings.
 
-    def __init__(self, size: Size, vocabulary: int) -> None:
+    `checkpointing`: a block's activations are computed again in the backward pass, not kept.
+    """
+
+    def __init__(self, size: Size, vocabulary: int, *, checkpointing: bool = False) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.embed = nn.Embedding(vocabulary, size.width)
         nn.init.normal_(self.embed.weight, std=0.02)
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
@@ -43,7 +55,10 @@ class Llama(nn.Module):
         rotation = rotary(input_ids.shape[1], self.head_width, input_ids.device)
         x = self.embed(input_ids)
         for block in self.blocks:
-            x = block(x, rotation)
+            if self.checkpointing:
+                x = checkpoint(block, x, rotation, use_reentrant=False)
+            else:
+                x = block(x, rotation)
         logits = F.linear(self.norm(x), self.embed.weight)
         loss: Tensor = F.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()

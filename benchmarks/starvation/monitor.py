@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -23,6 +24,7 @@ from benchmarks.environment import environment
 from benchmarks.starvation.accelerator import real_tokens
 from benchmarks.starvation.causes import CHECKPOINT, COMMUNICATION, GC, H2D, HOST
 from benchmarks.starvation.gather import gather
+from benchmarks.starvation.gpu_load import GpuLoad, NoLoad, load_of
 from benchmarks.starvation.marks import Marks, marks_of
 from benchmarks.starvation.measure import warmup_in
 from benchmarks.starvation.merge import merge
@@ -64,6 +66,8 @@ class StarvationMonitor(Generic[B]):
         self.loader, self.name, self.seed = loader, name, seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._watch, self._running = Watch(), Running()
+        self._load: GpuLoad | NoLoad = NoLoad()
+        self._leave = ExitStack()
         self._rows: list[tuple[int, int]] = []
         self._sizes: list[tuple[int, int | torch.Tensor, int]] = []
         self._ends: list[int] = []
@@ -82,6 +86,7 @@ class StarvationMonitor(Generic[B]):
         self._marks = marks_of(self.device)
         self._entered = time.perf_counter_ns()
         self._cpu = _cpu_seconds()
+        self._load = self._leave.enter_context(load_of(self.device))
         self._watch.start()
         return self
 
@@ -94,6 +99,7 @@ class StarvationMonitor(Generic[B]):
         """Watch no more; what was seen is kept."""
         self.end_step()
         self._watch.stop()
+        self._leave.close()
         if kind is None and len(self._bounds) >= 2:
             self._recording = self._recorded()
 
@@ -201,6 +207,7 @@ class StarvationMonitor(Generic[B]):
         """
         ranks = gather(self.recording())
         result = merge("loader", self.name, "watched in a loop of its own", ranks)
+        result = replace(result, counters={**result.counters, **self._load.counters()})
         cuda = self.device.type == "cuda"
         where = torch.cuda.get_device_name(self.device) if cuda else "this host's CPU"
         return Report(
@@ -208,7 +215,11 @@ class StarvationMonitor(Generic[B]):
             emulated=False,
             results=(result,),
             left_out={},
-            device={"device": where, "timed by": "CUDA events" if cuda else "the host's clock"},
+            device={
+                "device": where,
+                "timed by": "CUDA events" if cuda else "the host's clock",
+                **self._load.facts,
+            },
             data={},
             setup={"steps": str(result.figures.steps), "ranks": str(len(ranks))},
             environment=environment(),

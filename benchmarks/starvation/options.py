@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.starvation.accelerator import Node
+from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 from shards.errors import StokerError
 
@@ -24,8 +25,9 @@ class Options:
     Stoker reads `data`, a folder, from it too, once for each. `padded`: folder of a HF tokenizer;
     adds the deck's collate of `text`. `peers`: other libraries, in their own environments.
     `sweep_workers`: numbers of workers to try those with that have some. `loader`: a person's own,
-    `module:function`. `ladder`: climb it with Stoker. `self_test`: the report checks itself.
-    `host_busy_ms`, `h2d_gb_s` and `pageable` are `accelerator.Node`'s.
+    `module:function`. `ladder`: climb it with Stoker. `ranks`: processes that train together, None:
+    as many as were started. `self_test`: the report checks itself. `metrics_port`: serve metrics of
+    the run there. `host_busy_ms`, `h2d_gb_s` and `pageable` are `accelerator.Node`'s.
     """
 
     data: str
@@ -35,6 +37,8 @@ class Options:
     text_split: str = "file"
     split: str = "train"
     profile: str = DEFAULT_PROFILE
+    model: str | None = None
+    gradient_checkpointing: bool = False
     cards: int = 1
     time_scale: float | None = None
     host_busy_ms: float = 0.0
@@ -42,6 +46,7 @@ class Options:
     pageable: bool = False
     seq_len: int | None = None
     batch_size: int | None = None
+    ranks: int | None = None
     steps: int = 200
     seeds: int = 3
     warmup: int | None = None
@@ -56,11 +61,14 @@ class Options:
     self_test: bool = False
     price: float | None = None
     compare: Path | None = None
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise StokerError(f"no profile {self.profile!r}: choose one of {', '.join(PROFILES)}")
-        for name in ("seq_len", "batch_size", "cards", "steps", "seeds", "warmup"):
+        if self.model is not None and self.model not in SIZES:
+            raise StokerError(f"no model {self.model!r}: choose one of {', '.join(SIZES)}")
+        for name in ("seq_len", "batch_size", "cards", "ranks", "steps", "seeds", "warmup"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StokerError(f"{name} is {value}: it must be at least 1")
@@ -74,6 +82,10 @@ class Options:
         ):
             if any(not value >= 0 for value in values):
                 raise StokerError(f"{name} is {min(values)}: it can't be negative")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 2**16:
+            raise StokerError(f"metrics_port is {self.metrics_port}: it must be from 1 to 65535")
+        if self.ladder and (self.ranks or 1) > 1:
+            raise StokerError("--ladder is climbed by one rank: leave out --ranks")
         if self.workers < 0:
             raise StokerError(f"workers is {self.workers}: it can't be negative (0: one a core)")
         if unknown := set(self.peers) - set(PEERS):
@@ -83,7 +95,10 @@ class Options:
     def shape(self) -> tuple[int, int]:
         """(batch_size, seq_len) of a batch, which the cards share."""
         profile = PROFILES[self.profile]
-        return self.batch_size or self.cards * profile.batch_size, self.seq_len or profile.seq_len
+        rows, length = self.cards * profile.batch_size, profile.seq_len
+        if self.model is not None:
+            rows, length = SIZES[self.model].batch
+        return self.batch_size or rows, self.seq_len or length
 
     @property
     def inline_workers(self) -> int:
@@ -100,3 +115,18 @@ class Options:
         """The machine around the emulated card."""
         rate = None if self.h2d_gb_s is None else self.h2d_gb_s * 1e9
         return Node(host_busy_ms=self.host_busy_ms, pageable=self.pageable, h2d_bytes_per_s=rate)
+
+    @property
+    def emulates(self) -> tuple[str, ...]:
+        """The options given that only an emulated card has."""
+        return tuple(
+            word
+            for word, given in (
+                (f"--cards {self.cards}", self.cards != 1),
+                (f"--time-scale {self.time_scale}", self.time_scale not in (None, 1)),
+                (f"--host-busy-ms {self.host_busy_ms:g}", self.host_busy_ms),
+                (f"--h2d-gb-s {self.h2d_gb_s}", self.h2d_gb_s is not None),
+                ("--pageable", self.pageable),
+            )
+            if given
+        )

@@ -10,13 +10,16 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, called
-from benchmarks.starvation.charts import feeding, gaps, ladder, shares
+from benchmarks.starvation.charts import deck, feeding, gaps, ladder, shares
+from benchmarks.starvation.charts.common import SERIES
 from benchmarks.starvation.charts.timeline import timeline
-from benchmarks.starvation.report import Report, figure_rows, interval, percent, rate
+from benchmarks.starvation.compare import Comparison
+from benchmarks.starvation.deck import words as deck_words
+from benchmarks.starvation.report import Report, figure_name, figure_rows, interval, percent, rate
 from benchmarks.starvation.result import Advice, Result, knee
 
 
-def render(report: Report) -> str:
+def render(report: Report, comparison: Comparison | None = None) -> str:
     """The whole page as text. Its charts follow the reader's light or dark setting."""
     environment = Environment(
         loader=PackageLoader("benchmarks.starvation", "templates"),
@@ -26,8 +29,13 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "rate": rate, "called": called}
+    environment.filters["figure"] = figure_name
     return environment.get_template("report.html").render(
         report=report,
+        comparison=comparison,
+        interval=interval,
+        series=SERIES,
+        lines=[(r.title, f"series-{n % SERIES}") for n, r in enumerate(report.results)],
         rows=figure_rows(report),
         estimates=estimate_rows(report),
         meanings=CAUSES,
@@ -39,6 +47,8 @@ def render(report: Report) -> str:
         knees=[(r, knee(r.workers)) for r in report.results if r.workers],
         charts=charts(report),
         facts=facts(report),
+        deck=report.deck,
+        deck_words=deck_words,
         zip=zip,
         plotly=Markup(get_plotlyjs()),
     )
@@ -59,6 +69,8 @@ def charts(report: Report) -> dict[str, list[dict[str, Any] | None]]:
         "gaps": [gaps.over_time(report)],
         "headroom": [feeding.headroom(report)],
         "ladder": [ladder.ladder(report)],
+        "deck-slots": [deck.slots(report)],
+        "deck-seconds": [deck.seconds(report)],
     }
 
 

@@ -38,8 +38,12 @@ class Profile:
 
     @property
     def time_scale(self) -> float:
-        """What its steps are shortened by unless one is chosen: a run should take minutes."""
-        return SLOW_SCALE if self.step_s + self.communication_s > SLOW_STEP_S else 1.0
+        """What its steps are shortened by unless one is chosen: a run should take minutes.
+
+        1/25 for steps above 0.1 s, and more for those that would still be longer than that.
+        """
+        step_s = self.step_s + self.communication_s
+        return min(SLOW_SCALE, SLOW_STEP_S / step_s) if step_s > SLOW_STEP_S else 1.0
 
     @property
     def step_slots(self) -> int:
@@ -121,11 +125,10 @@ def _deck_8b(name: str) -> Profile:
         f"8B on 4 cards by {title}",
         "Llama-3-8B, 50 steps, wall time; the NVLink run counts as compute",
         step_s,
-        (1, 512),
+        (1, 280),
         model="8b",
         memory=memory,
         link=G6E if name == "g6e" else P4D,
-        slots=280,
         communication_s=seconds / DECK_STEPS - step_s,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from threading import Lock
 from types import TracebackType
 from typing import IO, Self
 
@@ -28,6 +29,10 @@ class Progress:
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._clock = clock
+        self.expected, self.steps = steps, 0
+        self._lock = Lock()
+        # Of the seeds before: nanoseconds since their first batches, and in next().
+        self._before = (0, 0)
         self._watched = _Watched(iter(()), clock)
         shown = None if file is None else False
         self._bar = tqdm(
@@ -47,8 +52,10 @@ class Progress:
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with the waits for them counted from here on."""
-        self._watched = _Watched(batches, self._clock)
-        return self._watched
+        watched = _Watched(batches, self._clock)
+        with self._lock:
+            self._before, self._watched = self._so_far(), watched
+        return watched
 
     @property
     def starved_at_most(self) -> float:
@@ -56,8 +63,28 @@ class Progress:
         seen = self._watched
         return seen.waited / max(1, self._clock() - seen.began) if seen.began else 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Since the first batch of each seed, all of them together; any thread may ask."""
+        with self._lock:
+            return self._so_far()[0] / 1e9
+
+    @property
+    def waited_seconds(self) -> float:
+        """What of them the loop stood in next(); likewise."""
+        with self._lock:
+            return self._so_far()[1] / 1e9
+
+    def _so_far(self) -> tuple[int, int]:
+        lasted, waited = self._before
+        here = self._watched.at_step
+        return lasted + here[0], waited + here[1]
+
     def step(self, _: int) -> None:
         """One more step was handed to the device."""
+        self.steps += 1
+        # Batches that are taken behind the last step are for no device.
+        self._watched.at_step = self._clock() - self._watched.began, self._watched.waited
         self._bar.set_postfix_str(f"starved <= {100 * self.starved_at_most:.1f} %", refresh=False)
         self._bar.update()
 
@@ -72,6 +99,7 @@ class _Watched(Iterator[Batch]):
     def __init__(self, batches: Iterator[Batch], clock: Callable[[], int]) -> None:
         self._batches, self._clock = batches, clock
         self.began = self.waited = 0
+        self.at_step = (0, 0)
 
     def __next__(self) -> Batch:
         asked = self._clock()

@@ -12,7 +12,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.starvation.causes import CALLED, CAUSES, called
+from benchmarks.starvation.causes import (
+    CALLED,
+    CAUSES,
+    COMMUNICATION,
+    INPUT_CAUSES,
+    STRAGGLER,
+    called,
+)
+from benchmarks.starvation.deck.result import Deck
+from benchmarks.starvation.deck.words import headline
 from benchmarks.starvation.figures import Figures
 from benchmarks.starvation.prices import Price
 from benchmarks.starvation.result import Control, Ladder, Result
@@ -21,6 +30,17 @@ from benchmarks.starvation.statistics import Estimate
 REPORT_VERSION = 2
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
+# More of the time than this in waits for other ranks belongs into the first line.
+WAITING = 0.05
+# What people call the figures of `Result.estimates`.
+CALLED_FIGURES = {
+    "stall_rate": "starved",
+    "gap_rate": "idle",
+    "au": "AU",
+    "tokens_per_s": "trained",
+    "step_ms": "a step",
+    "gap_p99_ms": "gap p99",
+}
 # Names of `Result.estimates` that are shares of 1; the others have a unit of their own.
 SHARES = ("stall_rate", "gap_rate", "au", "goodput")
 
@@ -32,6 +52,7 @@ class Report:
     `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
     `job`: how the data was made, where this run made it. `price`: of the node that the cards are
     part of. `calibration`: how far the emulator was compared with a real card, in a sentence.
+    `deck`: what `python -m benchmarks.starvation.deck` counts besides.
     """
 
     accelerator: str
@@ -48,6 +69,7 @@ class Report:
     ladder: Ladder | None = None
     controls: tuple[Control, ...] = ()
     calibration: str = "uncalibrated"
+    deck: Deck | None = None
     version: int = REPORT_VERSION
 
     @property
@@ -61,19 +83,34 @@ class Report:
         return any(result.unstable for result in self.results)
 
     @property
-    def finding(self) -> str:
-        """Who starved, how much, for what, and what that costs."""
-        contenders = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
-        words = []
-        for number, result in enumerate(contenders or self.results):
-            starved = "starved " if number == 0 else ""
-            words.append(f"{result.title} {starved}{self._starved(result)}")
+    def findings(self) -> tuple[str, ...]:
+        """Who starved, how much, for what, and what that costs; then the doubts.
+
+        Of more than two contenders the first and the one that starved most; of the others, how far.
+        """
+        found = [r for r in self.results if r.unthrottled_tokens_per_s is not None]
+        first, *others = found or self.results
+        others.sort(key=lambda result: -result.figures.stall_rate)
+        words = [f"{first.title} starved {self._starved(first)}"]
+        words += [f"{result.title} {self._starved(result)}" for result in others[:1]]
+        if between := [result.figures.stall_rate for result in others[1:]]:
+            who = f"{len(between)} others" if len(between) > 1 else others[1].title
+            rates = dict.fromkeys((percent(min(between)), percent(max(between))))
+            words.append(f"{who} {' to '.join(rates)}")
         doubts = [
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
         ]
-        joint = "; " if any("," in word for word in words) else ", "
-        return joint.join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
+        if self.deck is not None:
+            words.insert(0, headline(self.deck))
+        if doubts:
+            words[-1] += f" ({'; '.join(doubts)})"
+        return tuple(words)
+
+    @property
+    def finding(self) -> str:
+        """All findings in a line."""
+        return "; ".join(self.findings)
 
     @property
     def verdict(self) -> str:
@@ -113,7 +150,7 @@ class Report:
     def write(self, folder: Path, older: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
         """Write report.json, report.html and report.md into `folder`; their paths.
 
-        `older`: the document of another report, which report.md is to compare this one with.
+        `older`: the document of another report; page and report.md say what changed since.
         """
         from benchmarks.starvation.compare import compare
         from benchmarks.starvation.markdown import markdown
@@ -123,7 +160,7 @@ class Report:
         comparison = None if older is None else compare(older, self)
         written = {
             "report.json": self.to_json(),
-            "report.html": render(self),
+            "report.html": render(self, comparison),
             "report.md": markdown(self, comparison),
         }
         for name, content in written.items():
@@ -138,6 +175,9 @@ class Report:
         if estimate is not None:
             value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
             text = f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+        waits = result.share(COMMUNICATION, STRAGGLER)
+        if waits >= WAITING and waits > result.share(*INPUT_CAUSES):
+            text += f", but {percent(waits)} of the time its ranks wait for each other"
         cause = result.main_cause
         if cause is None:
             return text
@@ -186,6 +226,11 @@ def interval(name: str, estimate: Estimate | None) -> str:
         unit = " ms"
     value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
     return f"{value:,.{digits}f}{unit} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def figure_name(name: str) -> str:
+    """What people call a figure of `Result.estimates`."""
+    return CALLED_FIGURES.get(name, name)
 
 
 def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:

@@ -2,103 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import pyarrow as pa
 import torch
 
 from benchmarks.environment import environment
-from benchmarks.starvation.accelerator import Accelerator, pick_accelerator
+from benchmarks.starvation.accelerator import Accelerator
 from benchmarks.starvation.attempt import Feeds
 from benchmarks.starvation.compare import read_report
+from benchmarks.starvation.contenders import Contender
 from benchmarks.starvation.describe import (
     describe_data,
     describe_device,
     describe_setup,
     find_price,
 )
+from benchmarks.starvation.gpu_load import load_of
 from benchmarks.starvation.ladder import Card, climb, rungs
 from benchmarks.starvation.lineup import make_contenders, make_peers, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.peer import Peer
+from benchmarks.starvation.pick import pick_accelerator
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.run_metrics import RunMetrics, served
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import write_steps
 from benchmarks.starvation.sweep import sized
 from benchmarks.starvation.trial import measure
-from shards.dataset import open_dataset
+from benchmarks.starvation.world import World, joined
+from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
 
+LineUp = Callable[[Options, Dataset, bool, World], tuple[list[Contender], dict[str, str]]]
 
-def run(options: Options, job: Mapping[str, str] | None = None) -> Report:
+
+def run(
+    options: Options, job: Mapping[str, str] | None = None, line_up: LineUp = make_contenders
+) -> Report:
     """Measure every contender; write report.json, .html, .md and the steps into `options.output`.
 
-    `job`: facts about the job that made the data, for the page.
+    `job`: facts about the job that made the data, for the page. `line_up`: who takes part. As one
+    of several ranks every process calls this and gets the report; rank 0 alone writes.
 
     Raises:
         StokerError: no such dataset or text; fewer samples than one batch; no such older report.
     """
     # Before anything is measured: a wrong file should not cost minutes.
     older = None if options.compare is None else read_report(options.compare)
+    with joined(options.ranks) as world:
+        report, tables = run_as(world, options, job, line_up)
+        if world.rank == 0:
+            report.write(options.output, older)
+            write_steps(tables, options.output)
+    return report
+
+
+def run_as(
+    world: World, options: Options, job: Mapping[str, str] | None, line_up: LineUp
+) -> tuple[Report, list[pa.Table]]:
+    """This rank's part of `run`: the report of all ranks, and their steps."""
     dataset = open_dataset(options.data)
-    profile = PROFILES[options.profile]
-    vocabulary = dataset.manifest.tokenizer.vocab_size
-    accelerator = pick_accelerator(
-        profile,
-        cards=options.cards,
-        time_scale=options.scale if not torch.cuda.is_available() else options.time_scale or 1.0,
-        vocabulary=vocabulary,
-        node=options.node,
-    )
-    with closing(accelerator):
-        contenders, left_out = make_contenders(options, dataset, pin=not accelerator.emulated)
-        card = Card(profile, options.cards, options.scale)
-        peers, absent = make_peers(options, card, emulated=accelerator.emulated)
-        left_out |= absent
-        everyone: list[Feeds] = [*contenders, *peers]
-        check_sweep(options, everyone)
-        measured = []
-        for each in everyone:
-            try:
-                measured.append(try_out(each, accelerator, options))
-            except StokerError as error:
-                # What another library can't do is told, and the others go on.
-                if not isinstance(each, Peer):
-                    raise
-                left_out[each.title] = str(error)
-    ladder = climb_ladder(options) if options.ladder else None
-    controls = tuple(self_test()) if options.self_test else ()
+    accelerator = pick_accelerator(options, dataset.manifest.tokenizer.vocab_size, world)
+    metrics = RunMetrics()
+    with served(metrics, options.metrics_port if world.rank == 0 else None):
+        with closing(accelerator):
+            contenders, left_out = line_up(options, dataset, torch.cuda.is_available(), world)
+            card = Card(PROFILES[options.profile], options.cards, options.scale)
+            peers, absent = make_peers(options, card, world, emulated=accelerator.emulated)
+            left_out |= absent
+            everyone: list[Feeds] = [*contenders, *peers]
+            check_sweep(options, everyone)
+            measured, said = [], describe_device(accelerator, card.profile, options)
+            for each in everyone:
+                try:
+                    result, table, facts = try_out(each, accelerator, options, world, metrics)
+                except StokerError as error:
+                    # What another library can't do is told, and the others go on.
+                    if not isinstance(each, Peer):
+                        raise
+                    left_out[each.title] = str(error)
+                else:
+                    said |= facts
+                    measured.append((result, table))
+        ladder = climb_ladder(options) if options.ladder else None
+        controls = tuple(self_test()) if options.self_test else ()
     report = Report(
         accelerator=accelerator.title,
         emulated=accelerator.emulated,
         results=tuple(result for result, _ in measured),
         left_out=left_out,
-        device=describe_device(accelerator, profile, options),
+        device=said,
         data=describe_data(dataset, options),
-        setup=describe_setup(options),
+        setup=describe_setup(options, world),
         environment=environment(),
-        cards=options.cards,
+        cards=options.cards * world.size,
         job=job or {},
         price=find_price(options, emulated=accelerator.emulated),
         ladder=ladder,
         controls=controls,
     )
-    report.write(options.output, older)
-    write_steps([table for _, table in measured], options.output)
-    return report
+    return report, [table for _, table in measured]
 
 
 def try_out(
-    contender: Feeds, accelerator: Accelerator, options: Options
-) -> tuple[Result, pa.Table]:
-    """All that is measured of one contender, and its steps."""
+    contender: Feeds,
+    accelerator: Accelerator,
+    options: Options,
+    world: World,
+    metrics: RunMetrics,
+) -> tuple[Result, pa.Table, Mapping[str, str]]:
+    """All that is measured of one contender, its steps, and what a GPU said of itself meanwhile."""
     plan = Plan(options.steps, options.warmup, options.seconds)
-    return measure(contender, accelerator, plan, options.seeds, options.sweep_workers)
+    # Never of an emulated card: where there is a GPU none is emulated.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with load_of(device) as load:
+        result, table = measure(
+            contender,
+            accelerator,
+            plan,
+            options.seeds,
+            options.sweep_workers,
+            world=world,
+            on_begin=lambda progress: metrics.began(contender, progress),
+        )
+    result = replace(result, counters={**result.counters, **load.counters()})
+    metrics.measured(result)
+    return result, table, load.facts
 
 
 def check_sweep(options: Options, contenders: Sequence[Feeds]) -> None:

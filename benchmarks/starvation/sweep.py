@@ -10,6 +10,7 @@ from benchmarks.starvation.attempt import Feeds, attempt
 from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.merge import merge
 from benchmarks.starvation.result import WorkersPoint
+from benchmarks.starvation.world import World
 
 
 @runtime_checkable
@@ -26,7 +27,11 @@ def sized(contender: Feeds) -> bool:
 
 
 def sweep(
-    contender: Feeds, counts: Sequence[int], accelerator: Accelerator, plan: Plan
+    contender: Feeds,
+    counts: Sequence[int],
+    accelerator: Accelerator,
+    plan: Plan,
+    world: World | None = None,
 ) -> tuple[WorkersPoint, ...]:
     """A point a count, fewest first; one seed each. None for a contender that takes no number."""
     points = []
@@ -34,7 +39,9 @@ def sweep(
         other = contender.with_workers(count) if isinstance(contender, Sized) else None
         if other is None:
             return ()
-        tried = attempt(other, accelerator, plan, 1, f"{contender.title}, {count} workers")
+        tried = attempt(
+            other, accelerator, plan, 1, f"{contender.title}, {count} workers", world=world
+        )
         if tried.alone is None:
             return ()
         result = merge(

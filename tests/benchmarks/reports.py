@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.starvation.causes import CALLED, CAUSES, COMPUTE
+from benchmarks.starvation.deck.result import Deck, DeckCard, DeckEpoch, DeckTime
 from benchmarks.starvation.figures import Figures
 from benchmarks.starvation.prices import PRICES
 from benchmarks.starvation.report import Report
@@ -73,6 +74,44 @@ def example_report() -> Report:
         ladder=_ladder(),
         controls=_controls(),
         calibration="uncalibrated",
+    )
+
+
+def example_deck() -> Deck:
+    """The deck's loop on one card, with round numbers."""
+    padded = DeckEpoch(
+        "padded", "the deck's collate", 500, 8000, 2_240_000, 560_000, 552_000, 0.25, 280.0
+    )
+    packed = DeckEpoch("packed", "Stoker, packed", 70, 1100, 563_200, 560_070, 552_069, 0.99, 512.0)
+    times = (
+        DeckTime("padded", 0.5, 250.0, _about(2208.0), _about(0.001), 2295, 1147.5),
+        DeckTime("packed", 0.9, 63.0, _about(8763.0), _about(0.0), 316, 289.2),
+    )
+    card = DeckCard(
+        "l40s-1b-deck", "emulated(L40S 1B padded to 280, time x 0.04)", True,
+        "the deck's wall time", times, _about(3.97),
+    )  # fmt: skip
+    return Deck(
+        rows=8000, empty_rows=2700, train_rows=36_718, max_length=512, batch_size=16,
+        text_tokens=552_070, cut_rows=1, cut_tokens=70, missing=0, extra=69, not_predicted=1,
+        crossing=6901, per_slot=3.98, epochs=(padded, packed), cards=(card,),
+    )  # fmt: skip
+
+
+def changed_report() -> Report:
+    """Of the example's contenders Stoker has become better and worse, and inline is unstable."""
+    base = example_report()
+    resident, stoker, inline = base.results
+    estimates = {
+        **stoker.estimates,
+        "stall_rate": Estimate(0.001, 0.0009, 0.0011),
+        "tokens_per_s": Estimate(9e5, 8.9e5, 9.1e5),
+        "step_ms": Estimate(140.0, 139.0, 141.0),
+    }
+    return replace(
+        base,
+        results=(resident, replace(stoker, estimates=estimates), replace(inline, spread=0.2)),
+        environment={"cpu": "Graviton", "cores": "2", "git": "another"},
     )
 
 

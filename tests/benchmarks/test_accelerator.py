@@ -219,7 +219,7 @@ def test_the_model_of_the_real_step_learns_on_a_cpu(one_thread):
 def test_a_gpu_times_its_steps_on_the_hosts_clock():
     from benchmarks.starvation.gpu import CudaAccelerator
 
-    device = CudaAccelerator("124m", vocabulary=1000)
+    device = CudaAccelerator("125m", vocabulary=1000)
     began = time.perf_counter_ns()
     for _ in range(12):
         device.submit(batch(rows=8))

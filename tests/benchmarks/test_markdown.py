@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from benchmarks.starvation.compare import compare
 from benchmarks.starvation.markdown import markdown, text
-from tests.benchmarks.reports import example_report
+from tests.benchmarks.reports import changed_report, example_report
 from tests.benchmarks.support import report
 from tests.benchmarks.test_page import hostile
 
@@ -59,6 +59,12 @@ def test_a_comparison_is_a_table_of_judgements():
     base = example_report()
     said = markdown(base, compare(json.loads(base.to_json()), base))
     assert said.count("| noise |") == 21
+
+
+def test_a_comparison_says_first_why_to_doubt_it_and_last_what_is_noise():
+    said = markdown(changed_report(), compare(example_report().document(), changed_report()))
+    order = ["2 better, 1 worse", "newer report is unstable", "Graviton", "| worse |", "| noise |"]
+    assert sorted(order, key=said.index) == order
 
 
 @given(st.text())

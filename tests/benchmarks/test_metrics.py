@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from itertools import islice
+from itertools import islice, product
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -99,6 +99,19 @@ def test_every_metric_that_the_dashboard_asks_for_is_scraped(loader, repository)
         seen = {name.partition("{")[0] for name in scrape(address)}
     assert len(asked) > 10
     assert asked - seen == set()
+
+
+def test_the_dashboards_panels_fit_its_24_columns_and_none_lies_on_another(repository):
+    dashboard = json.loads((repository / "cluster/dashboards/starvation.json").read_text())
+    taken: dict[tuple[int, int], str] = {}
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"]))
+        for cell in cells:
+            assert taken.setdefault(cell, panel["title"]) == panel["title"]
+        assert panel["datasource"]["uid"] == "${source}"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
 def test_only_this_machine_can_scrape_and_nobody_once_it_is_over(loader):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from benchmarks.starvation.causes import CAUSES
 from benchmarks.starvation.charts import gaps, shares
 from benchmarks.starvation.charts.timeline import timeline
+from benchmarks.starvation.compare import compare
 from benchmarks.starvation.page import charts, render
 from benchmarks.starvation.report import console_table, percent
 from benchmarks.starvation.result import WorkersPoint, knee
-from tests.benchmarks.reports import example_report
+from tests.benchmarks.reports import changed_report, example_report
 from tests.benchmarks.support import figures, report
 
 HOSTILE = "<script>alert('x')</script>&\"</script><img src=x onerror=alert(1)>"
@@ -59,7 +60,7 @@ def test_the_verdict_comes_first_with_interval_cause_and_money():
     words = " ".join(body.split())
     assert words.startswith(
         "Stoker emulated(H100 124M seq 1024, time x 0.04) Stoker starved 0.9 % [0.9, 0.9], mainly"
-        " I/O latency, costs $0.495/h on p5.48xlarge; inline tokenization 24.6 % [23.9, 25.3],"
+        " I/O latency, costs $0.495/h on p5.48xlarge inline tokenization 24.6 % [23.9, 25.3],"
         " mainly heavy preprocessing, costs $13.5/h on p5.48xlarge"
     )
 
@@ -144,6 +145,31 @@ def test_advice_about_what_takes_most_comes_first():
     page = render(example_report())
     padding = page.index("Pack documents into rows.")
     assert padding < page.index("Tokenize once, ahead of training")
+
+
+def test_a_comparison_stands_on_the_page_doubts_first_and_noise_last():
+    now = changed_report()
+    page = render(now, compare(example_report().document(), now))
+    part = page.partition('<h2 id="compared">')[2].partition("<h2")[0]
+    words = " ".join(re.sub(r"<[^>]+>", " ", part).split())
+    said = [
+        "2 better, 1 worse, 18 noise",
+        "Careful. The newer report is unstable",
+        "environment cpu AMD EPYC Graviton",
+        "starved Stoker better 0.90 % [0.87, 0.93] 0.10 % [0.09, 0.11]",
+        "a step Stoker worse 100.00 ms [97.00, 103.00] 140.00 ms [139.00, 141.00]",
+        "18 figures: no more than noise",
+    ]
+    assert [each for each in said if each not in words] == []
+    assert sorted(said, key=words.index) == said
+    assert 'id="compared"' not in render(now)
+
+
+def test_names_in_a_comparison_are_escaped_too():
+    now = hostile(changed_report())
+    page = render(now, compare(hostile(example_report()).document(), now))
+    assert "environment" in page.partition('<h2 id="compared">')[2]
+    assert "<script>alert" not in page
 
 
 def test_contenders_of_one_name_keep_a_bar_each():

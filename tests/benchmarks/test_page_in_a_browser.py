@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.starvation.compare import compare
 from benchmarks.starvation.page import render
 from benchmarks.starvation.report import Report
 from tests.benchmarks.browser import DESKTOP, PHONE, Browser, browse
-from tests.benchmarks.reports import example_report
+from tests.benchmarks.reports import changed_report, example_report
 from tests.benchmarks.support import report
 from tests.benchmarks.test_page import hostile
 
@@ -72,6 +73,18 @@ def test_it_draws_every_chart_without_a_complaint_a_request_or_scrolling(
     assert browser.run("return document.querySelectorAll('.chart').length") == 8
     assert browser.run(WITHOUT_A_PICTURE) == []
     assert sideways(browser) == []
+
+
+def test_a_comparison_fits_a_phone(browser, folder):
+    page = folder / "compared.html"
+    now = changed_report()
+    page.write_text(render(now, compare(example_report().document(), now)), encoding="utf-8")
+    browser.open(page, width=PHONE)
+    assert browser.complaints() == []
+    assert sideways(browser) == []
+    judged = "return [...document.querySelectorAll('#compared ~ .scroll .good, .bad')].filter(e"
+    judged += " => e.getBoundingClientRect().right < innerWidth).map(e => e.innerText)"
+    assert set(browser.run(judged)) >= {"better", "worse"}
 
 
 def test_hostile_names_run_nothing_and_break_nothing(browser, folder):

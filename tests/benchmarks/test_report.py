@@ -12,8 +12,8 @@ import pytest
 from benchmarks.starvation import schema
 from benchmarks.starvation.causes import CALLED, CAUSES
 from benchmarks.starvation.report import SCHEMA
-from tests.benchmarks.reports import example_report
-from tests.benchmarks.support import report
+from tests.benchmarks.reports import example_deck, example_report
+from tests.benchmarks.support import figures, report
 
 
 def validate(document: Any) -> None:
@@ -63,7 +63,8 @@ def empty(value: object, path: str) -> list[str]:
 
 def test_the_example_fills_every_field():
     given = example_report()
-    assert empty(replace(given, results=given.results[2:], ladder=None, controls=()), "") == [
+    more = replace(given, deck=example_deck())
+    assert empty(replace(more, results=given.results[2:], ladder=None, controls=()), "") == [
         ".results[0].workers[3].stall_rate",
         ".ladder",
     ]
@@ -85,6 +86,19 @@ def test_the_verdict_names_share_interval_cause_and_cost():
         " latency, costs $0.495/h on p5.48xlarge; inline tokenization 24.6 % [23.9, 25.3], mainly"
         " heavy preprocessing, costs $13.5/h on p5.48xlarge"
     )
+
+
+def test_of_many_contenders_a_verdict_names_the_first_and_the_worst_and_how_far_the_others_are():
+    given = example_report()
+    between = [
+        replace(given.results[1], name=f"s3-{share}", figures=figures(share, (1.0, 2.0)))
+        for share in (0.02, 0.1)
+    ]
+    several = replace(given, results=(*given.results, *between))
+    first, worst, others = several.findings
+    assert first.startswith("Stoker starved 0.9 %")
+    assert worst.startswith("inline tokenization 24.6 %")
+    assert others == "2 others 2.0 % to 10 %"
 
 
 def test_a_verdict_says_when_seeds_differ():

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.starvation.watching import Watch
+from benchmarks.starvation.watching import PRESSURE_FILES, Watch
+
+# Of <sys/mman.h>, Linux 5.4; Python has no name for it.
+MADV_PAGEOUT = 21
 
 
 def test_collections_of_any_thread_are_spans():
@@ -53,3 +56,37 @@ def test_pages_that_were_read_from_disk_are_counted_at_their_step(repository: Pa
     assert rows["faults"][-1] > 0
     assert (rows["stalled"] >= 0).all()
     assert np.all(rows["retries"] == 0)
+
+
+def test_pages_put_out_of_memory_cost_what_the_kernel_says_and_no_more(repository: Path) -> None:
+    watch = Watch(every_ns=0)
+    with tempfile.TemporaryFile(dir=repository) as file:
+        file.write(os.urandom(256 * mmap.PAGESIZE))
+        file.flush()
+        os.fsync(file.fileno())
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
+            pages.madvise(mmap.MADV_RANDOM)
+            # Only pages that were in use, and have to come back, count as memory being short.
+            for _ in range(3):
+                sum(pages[:: mmap.PAGESIZE])
+            before, told = stalled_ns(), 0
+            watch.start()
+            for step in range(4):
+                pages.madvise(MADV_PAGEOUT)
+                since = stalled_ns()
+                sum(pages[:: mmap.PAGESIZE])
+                told += stalled_ns() - since
+                watch.step(step)
+            watch.stop()
+    rows = watch.pressure
+    assert rows["step"].tolist() == [0, 1, 2, 3]
+    assert (rows["faults"] >= 100).all()
+    assert told <= rows["stalled"].sum() <= stalled_ns() - before
+
+
+def stalled_ns() -> int:
+    """What the kernel has counted so far, 0 where it doesn't."""
+    for path in PRESSURE_FILES:
+        if path.exists():
+            return 1000 * int(path.read_text().splitlines()[0].rpartition("=")[2])
+    return 0

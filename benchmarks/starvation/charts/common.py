@@ -15,6 +15,7 @@ SERIES = 8
 TICKS: Figure = {
     "tickvals": [0, 25, 50, 75, 100],
     "ticktext": ["0 %", "25 %", "50 %", "75 %", "100 %"],
+    "ticklabeloverflow": "allow",
 }
 
 
@@ -39,7 +40,10 @@ def points(share: float) -> float:
 
 
 def layout(report: Report, height: int, **more: Any) -> Figure:
-    """A layout; where the accelerator is emulated its title says so, also in a copied picture."""
+    """A layout; the page writes its legend below it.
+
+    Where the accelerator is emulated its title says so, also in a copied picture.
+    """
     said = f"{report.accelerator}, {report.calibration}" if report.emulated else report.accelerator
     return {
         "height": height,
@@ -49,7 +53,7 @@ def layout(report: Report, height: int, **more: Any) -> Figure:
             **{"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 6, "t": 4}},
             **{"y": 1, "yref": "container", "yanchor": "top"},
         },
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "showlegend": False,
         **more,
     }
 

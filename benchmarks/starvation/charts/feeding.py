@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from benchmarks.starvation.charts.common import Figure, axis, layout, names_axis, plain, series
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Result, knee
@@ -20,7 +23,8 @@ def headroom(report: Report) -> Figure | None:
         "y": list(range(len(results))),
         "marker": {"color": ["--bad" if value < 1 else "--good" for value in values]},
         "text": [f"{value:.3g}x" for value in values],
-        "textposition": "auto",
+        "textposition": "outside",
+        "cliponaxis": False,
         "hovertemplate": "%{x:.3g} times the demand<extra></extra>",
         "showlegend": False,
     }
@@ -30,7 +34,8 @@ def headroom(report: Report) -> Figure | None:
             report,
             120 + 46 * len(results),
             bargap=0.38,
-            xaxis=axis("times the demand", type="log", dtick=1),
+            # Room for the figure behind the longest bar, and for 1 wherever the bars are.
+            xaxis=axis("times the demand", type="log", dtick=1, range=_decades(values)),
             yaxis=names_axis([r.title for r in results]),
             shapes=[_mark("x", 1.0)],
         ),
@@ -43,7 +48,7 @@ def workers(report: Report, result: Result) -> Figure | None:
     bend = knee(rows)
     if bend is None:
         return None
-    colour = series(report.results.index(result))
+    colour = series(1)
     tried = [row for row in rows if row.stall_rate is not None]
     traces: list[Figure] = [
         {
@@ -99,6 +104,13 @@ def workers(report: Report, result: Result) -> Figure | None:
             shapes=[_mark("y", 1.0)],
         ),
     }
+
+
+def _decades(values: Sequence[float]) -> list[float]:
+    """The range of a logarithmic axis, in powers of ten."""
+    known = [value for value in values if value > 0] or [1.0]
+    low, high = math.log10(min(0.5, *known)), math.log10(max(1.0, *known))
+    return [low - 0.15, high + 0.16 * (high - low + 0.3)]
 
 
 def _mark(along: str, at: float) -> Figure:

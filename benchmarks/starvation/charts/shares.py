@@ -59,7 +59,6 @@ def side_by_side(report: Report) -> Figure:
             bargap=0.38,
             xaxis=axis(range=[0, 100], **TICKS),
             yaxis=names_axis([r.title for r in results]),
-            showlegend=False,
         ),
     }
 

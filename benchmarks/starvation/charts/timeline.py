@@ -48,7 +48,6 @@ def timeline(report: Report, result: Result) -> Figure | None:
             hovermode="closest",
             xaxis=axis("ms", fixedrange=False, range=[0, end], minallowed=0, maxallowed=end),
             yaxis=axis(showgrid=False, ticklabelstandoff=8, **lanes),
-            showlegend=False,
         ),
     }
 

@@ -32,8 +32,7 @@ class PaddedRows:
     """Rows of text through a HF tokenizer and HF's own collator, nothing packed.
 
     `tokenizer`: folder of a HF tokenizer, on this disk. Rows that are empty stay, as in the deck's
-    job, where each has a begin token; here it has one end token if the tokenizer adds nothing. The
-    rows are tokenized when it is made, off the clock.
+    job: see `encode_rows`. The rows are tokenized when it is made, off the clock.
 
     Raises:
         StokerError: the text holds no row.
@@ -53,20 +52,11 @@ class PaddedRows:
     _begun: list[int] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        made = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
+        made = open_tokenizer(self.tokenizer)
         if made.pad_token is None:
             made.pad_token = made.eos_token
         self._collate = DataCollatorForLanguageModeling(made, mlm=False)
-        texts = [
-            row.as_py()
-            for unit in self.units
-            for batch in read_unit(unit, self.reading)
-            for row in batch.documents
-        ]
-        if not texts:
-            raise StokerError("the text given for the deck's collate holds no row")
-        encoded = made(texts, truncation=True, max_length=self.max_length)["input_ids"]
-        self.rows = [ids if ids else [made.eos_token_id] for ids in encoded]
+        self.rows = encode_rows(self.units, made, self.reading, self.max_length)
 
     @property
     def note(self) -> str:
@@ -113,3 +103,51 @@ class PaddedRows:
         samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
         padded = self._collate(samples)
         return dict(padded)
+
+
+def open_tokenizer(folder: str) -> Any:
+    """The HF tokenizer of a folder on this disk; nothing is fetched.
+
+    Raises:
+        StokerError: no such folder, or none in it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StokerError(f"{folder}: no folder with a HF tokenizer: {reason}") from error
+
+
+def begin_token(tokenizer: Any) -> int | None:
+    """The id that Llama's own tokenizer begins each row with; None where there is no such token.
+
+    Serialized copies of it often lack the rule that writes it, which the deck's job had.
+    """
+    begin: int | None = tokenizer.bos_token_id
+    return None if begin == tokenizer.eos_token_id else begin
+
+
+def encode_rows(
+    units: Sequence[Unit], tokenizer: Any, reading: ReadOptions, max_length: int | None = None
+) -> list[list[int]]:
+    """Ids of every row of the text, empty ones too, each cut to `max_length` (None: none is cut).
+
+    A row begins with `begin_token`, whether or not the tokenizer writes it itself. Without such a
+    token an empty row is one end token: a row has to be something.
+
+    Raises:
+        StokerError: the text holds no row.
+    """
+    texts = [
+        row.as_py()
+        for unit in units
+        for batch in read_unit(unit, reading)
+        for row in batch.documents
+    ]
+    if not texts:
+        raise StokerError("the text given for the deck's collate holds no row")
+    begin = begin_token(tokenizer)
+    first = [] if begin is None or tokenizer("")["input_ids"][:1] == [begin] else [begin]
+    room = None if max_length is None else max_length - len(first)
+    encoded = tokenizer(texts, truncation=room is not None, max_length=room)["input_ids"]
+    return [first + ids or [tokenizer.eos_token_id] for ids in encoded]

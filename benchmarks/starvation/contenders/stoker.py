@@ -27,9 +27,9 @@ BUCKET = "starvation"
 class Stoker:
     """Stoker's loader over a token dataset, shuffled, epoch after epoch.
 
-    `options`: more arguments of `loaders.DataLoader`. With `latency_ms` the dataset, a local
-    folder, is read from an S3 server on this machine that holds each request back for so long
-    (0: for no time).
+    `options`: more arguments of `loaders.DataLoader`, `form`: of `TokenDataset`. With `latency_ms`
+    the dataset, a local folder, is read from an S3 server on this machine that holds each request
+    back for so long (0: for no time).
     """
 
     uri: str
@@ -39,6 +39,7 @@ class Stoker:
     pin_memory: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     latency_ms: float | None = None
+    form: Mapping[str, Any] = field(default_factory=dict)
     note: str = field(default="token shards, shuffled", init=False)
     bounded: bool = field(default=True, init=False)
     _loader: Any = field(default=None, init=False)
@@ -73,7 +74,7 @@ class Stoker:
         uri = self.uri if self.latency_ms is None else self._served
         if uri is None:
             raise StokerError(f"{self.title}: open it inside its ready(), which starts its server")
-        dataset = TokenDataset(uri, self.seq_len, split=self.split)
+        dataset = TokenDataset(uri, self.seq_len, split=self.split, **self.form)
         if len(dataset) < self.batch_size:
             raise StokerError(
                 f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, less than one"
@@ -88,6 +89,12 @@ class Stoker:
             pin_memory=self.pin_memory,
             **self.options,
         )
+        if not len(self._loader):
+            raise StokerError(
+                f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, which is less"
+                f" than a batch of {self.batch_size} for every rank: choose a smaller --seq-len or"
+                " --batch-size, or fewer --ranks"
+            )
         epochs = Epochs(self._loader, f"{self.uri}: an epoch has no batch")
         self._begun = epochs.begun
         return epochs
@@ -106,6 +113,12 @@ class Stoker:
         batches = self.open(seed)
         self._loader.load_state_dict(state)
         return batches
+
+    @property
+    def loader(self) -> DataLoader | None:
+        """The one that runs, whose counters may be asked for."""
+        found: DataLoader | None = self._loader
+        return found
 
     def timeline(self) -> np.ndarray:
         """See `Contender.timeline`."""

@@ -20,7 +20,7 @@ function draw() {
     // A finger's drag scrolls the page; there are buttons for the rest.
     if (layout.dragmode && touch) layout.dragmode = false;
     Plotly.react(id, coloured(figure.data), {
-      ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 8, r: 16, t: 40, b: 40},
+      ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 8, r: 28, t: 40, b: 40},
       font: {family: "system-ui, sans-serif", size: 13, color: css("--ink")},
       hoverlabel: {bgcolor: css("--card"), bordercolor: css("--line"), font: {color: css("--ink")}},
     }, {responsive: true, displayModeBar: false});
