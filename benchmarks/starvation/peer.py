@@ -109,8 +109,10 @@ class Peer:
             self._check_room()
             flatten(self.data, self._folder / "ids", self.split)
             (self._folder / "data").mkdir()
-            with Process(self._entry, self._task()) as process:
-                process.ask("prepare", output=str(self._folder / "data"), patience=1800)
+            # What has no environment of its own reads the ids as they are.
+            if self._entry.venv:
+                with Process(self._entry, self._task()) as process:
+                    process.ask("prepare", output=str(self._folder / "data"), patience=1800)
             yield
         self._folder = None
 

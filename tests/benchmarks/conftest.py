@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +25,22 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder: Path = tmp_path_factory.mktemp("made")
+    base = tmp_path_factory.getbasetemp()
+    # Test processes of one run share it: whoever comes first makes it, the others wait.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            make(folder)
+            (folder / "whole").touch()
+    files = tuple(sorted(str(file) for file in (folder / "corpus").glob("*.parquet")))
+    return Made(files, str(folder / "tokenizer"), str(folder / "tokens"))
+
+
+def make(folder: Path) -> None:
+    """The corpus, its tokenizer and its tokens in `folder`."""
     corpus = make_corpus(folder / "corpus", target_bytes=1_000_000, files=2)
     tokenizer = train_tokenizer(folder / "tokenizer", corpus, vocabulary=1000, sample_bytes=300_000)
     files = tuple(str(file) for file in corpus.files)
     run(Options(inputs=files, output=str(folder / "tokens"), tokenizer=str(tokenizer)))
-    return Made(files, str(tokenizer), str(folder / "tokens"))
