@@ -19,7 +19,7 @@ from benchmarks.starvation.describe import (
     describe_setup,
     find_price,
 )
-from benchmarks.starvation.ladder import Card, climb, rungs
+from benchmarks.starvation.ladder import Card, climb
 from benchmarks.starvation.lineup import make_contenders, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan, record, unthrottled
 from benchmarks.starvation.merge import merge
@@ -29,6 +29,7 @@ from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Ladder, Result
 from benchmarks.starvation.run_metrics import RunMetrics, served
+from benchmarks.starvation.rungs import rungs
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import step_table, write_steps
 from shards.dataset import open_dataset
@@ -126,6 +127,6 @@ def climb_ladder(options: Options) -> Ladder:
     card = Card(PROFILES[options.profile], options.cards, options.scale)
     plan = Plan(options.steps, options.warmup, options.seconds)
     with rungs(stoker, batch, options.node, max(options.latency, default=0.0)) as levels:
-        total = len(levels) * options.seeds * (options.steps + plan.allowance)
+        total = len(levels.found) * options.seeds * (options.steps + plan.allowance)
         with Progress("ladder", total) as progress:
             return climb(levels, card, plan, options.seeds, progress.step)
