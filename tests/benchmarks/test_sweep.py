@@ -24,6 +24,7 @@ from benchmarks.starvation.peer import KNOWN, Peer
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.sweep import sized, sweep
 from benchmarks.starvation.trial import measure
+from benchmarks.starvation.world import World
 from pipelines.tokenizer import load_tokenizer
 from shards.errors import StokerError
 
@@ -177,16 +178,16 @@ def test_outside_its_ready_it_is_refused(made, device):
 def test_a_library_that_is_not_there_is_left_out_with_what_to_do(made, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.contest.VENVS", tmp_path)
     options = Options(data=made.tokens, output=tmp_path, peers=PEERS)
-    there, left_out = make_peers(options, Card(PROFILE), emulated=True)
+    there, left_out = make_peers(options, Card(PROFILE), World(), emulated=True)
     assert [each.library for each in there] == ["torch"]
     assert left_out == {
         "litData": "not installed: make peers",
         "MosaicML Streaming": "not installed: make peers",
     }
-    _, left_out = make_peers(options, Card(PROFILE), emulated=False)
+    _, left_out = make_peers(options, Card(PROFILE), World(), emulated=False)
     assert set(left_out) == {title for title, _, _ in KNOWN.values()}
     far = Options(data="s3://somewhere/tokens", output=tmp_path, peers=("torch",))
-    _, left_out = make_peers(far, Card(PROFILE), emulated=True)
+    _, left_out = make_peers(far, Card(PROFILE), World(), emulated=True)
     assert left_out == {"torch over a memory map": "--peers needs --data on a local disk"}
 
 
