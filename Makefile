@@ -51,7 +51,7 @@ setup-system:  ## Debian packages that a few tests need, where they are missing:
 # can't be installed is named in .peers/NAME.failed, and the benchmark's table says so.
 PEERS := datasets datatrove litdata mosaicml
 
-peers:  ## venvs of the peers that benchmarks.tokenize and benchmarks.load run: 5 GB, minutes
+peers:  ## venvs of the peers that benchmarks.tokenize, .load and .starvation run: 5 GB, minutes
 	@mkdir -p .peers; for peer in $(PEERS); do \
 		echo "make peers: $$peer"; rm -f .peers/$$peer.failed; \
 		pip=".peers/$$peer/bin/python -m pip install --disable-pip-version-check --quiet"; \
