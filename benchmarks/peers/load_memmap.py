@@ -8,6 +8,9 @@ import torch
 from load_contract import Contender, serve
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+# Epochs of one seed are not those of the next. The generator looks at 32 bits alone.
+STRIDE = 1_000_003
+
 
 class MemoryMap(Dataset[dict[str, torch.Tensor]]):
     """Samples of `seq_len` ids out of a file."""
@@ -29,15 +32,15 @@ class MemoryMap(Dataset[dict[str, torch.Tensor]]):
 class Shuffled(Sampler[int]):
     """A seeded permutation an epoch. To go on inside one, what was seen is not asked for again."""
 
-    def __init__(self, samples: int, skip: int) -> None:
-        self.samples, self.skip, self.epoch = samples, skip, 0
+    def __init__(self, samples: int, skip: int, seed: int = 0) -> None:
+        self.samples, self.skip, self.seed, self.epoch = samples, skip, seed, 0
 
     def __len__(self) -> int:
         return self.samples
 
     def __iter__(self) -> Iterator[int]:
         # Nothing happens before the first number: torch makes two of these where there are workers.
-        generator = torch.Generator().manual_seed(self.epoch)
+        generator = torch.Generator().manual_seed(STRIDE * self.seed + self.epoch)
         order = torch.randperm(self.samples, generator=generator)
         skip, self.skip = self.skip, 0
         self.epoch += 1
@@ -59,7 +62,9 @@ class Memmap(Contender):
         self.loader = DataLoader(
             MemoryMap(task.flat, task.dtype, task.tokens, task.seq_len),
             task.rows,
-            sampler=Shuffled(task.samples, state["rows"] if state else 0),
+            sampler=Shuffled(
+                task.samples, state["rows"] if state else 0, task.options.get("seed", 0)
+            ),
             num_workers=task.options["workers"],
         )
 

@@ -16,7 +16,10 @@ class CpuTime:
         self._others = {each.pid for each in self._own.children(recursive=True)}
 
     def seconds(self) -> float:
-        """Since each of them began; one that has ended no longer counts."""
+        """Since each of them began; those that have ended too, where somebody waited for them.
+
+        Many loaders have new workers for each epoch.
+        """
         total = 0.0
         for process in (self._own, *self._own.children(recursive=True)):
             if process.pid in self._others:
@@ -25,5 +28,5 @@ class CpuTime:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:
                 continue
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
         return total

@@ -12,7 +12,7 @@ from benchmarks.starvation.deck import words as deck_words
 from benchmarks.starvation.deck.result import Deck
 from benchmarks.starvation.page import facts
 from benchmarks.starvation.report import Report, figure_name, interval, percent, rate
-from benchmarks.starvation.result import Result
+from benchmarks.starvation.result import Result, knee
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 # What makes a heading or a list, where a line begins with it.
@@ -40,6 +40,7 @@ def markdown(report: Report, comparison: Comparison | None = None) -> str:
             for result in report.results
             for advice in result.advice
         ),
+        *more_workers(report),
         *checks(report),
         *(compared(comparison) if comparison else []),
         "<details><summary>Conditions</summary>",
@@ -71,6 +72,9 @@ def checks(report: Report) -> list[str]:
         agree = "agree" if report.ladder.agrees else "**do not agree: trust neither**"
         points = 100 * report.ladder.difference
         said.append(f"Ladder and attribution {agree}: {points:.1f} points apart, 2 are allowed.")
+        said += [
+            f"{text(f'{n} was left out: {why}')}." for n, why in report.ladder.left_out.items()
+        ]
     if report.controls:
         failed = [control.called for control in report.controls if not control.passed]
         count = len(report.controls)
@@ -97,6 +101,24 @@ def deck_table(deck: Deck) -> list[str]:
         parts.append(table((card.accelerator, *head), rows))
     said = [*deck_words.same_tokens(deck), *deck_words.notes(deck)]
     return [*parts, "\n".join(f"- {text(sentence)}" for sentence in said)]
+
+
+def more_workers(report: Report) -> list[str]:
+    """What more workers brought, contender by contender; the knee is bold."""
+    said = []
+    for result in report.results:
+        bend = knee(result.workers)
+        if bend is None:
+            continue
+        points = ", ".join(
+            f"{f'**{point.workers}**' if point == bend else point.workers}: {point.headroom:.2g}x"
+            for point in result.workers
+        )
+        said.append(
+            f"Workers of {text(result.title)}, times the demand: {points} (bold: the fewest that"
+            " reach 90 % of the best rate)."
+        )
+    return said
 
 
 def compared(comparison: Comparison) -> list[str]:

@@ -11,8 +11,8 @@ from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 from shards.errors import StokerError
 
-# Other libraries that `make peers` installs and that this benchmark feeds its loop with.
-PEERS = ("litdata", "mosaicml")
+# Other libraries that this benchmark feeds its loop with; `make peers` installs the first two.
+PEERS = ("litdata", "mosaicml", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)

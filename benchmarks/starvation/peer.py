@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contest import SCRIPTS, missing, python_of
+from benchmarks.contest import SCRIPTS, missing
 from benchmarks.loading.driver import Contender as Process
 from benchmarks.loading.driver import Entry
 from benchmarks.starvation.accelerator import Node
@@ -35,7 +35,12 @@ from pipelines.connect import ROOT
 from shards.dataset import open_dataset
 from shards.errors import StokerError
 
-TITLES = {"litdata": "litData", "mosaicml": "MosaicML Streaming"}
+# Name: title, `benchmarks/peers/load_<script>.py`, environment of `make peers` ("": Stoker's own).
+KNOWN = {
+    "litdata": ("litData", "litdata", "litdata"),
+    "mosaicml": ("MosaicML Streaming", "mosaicml", "mosaicml"),
+    "torch": ("torch over a memory map", "memmap", ""),
+}
 WORKERS = 2
 # Times that a loop may take in all, beyond what its plan says: imports, epochs that begin.
 PATIENCE_S = 300.0
@@ -69,7 +74,7 @@ class Peer:
     @property
     def title(self) -> str:
         """See `Contender.title`."""
-        return TITLES[self.library]
+        return KNOWN[self.library][0]
 
     @property
     def note(self) -> str:
@@ -80,7 +85,12 @@ class Peer:
     @property
     def absent(self) -> str | None:
         """Why it can't take part; None where it can."""
-        return missing(self.library)
+        return missing(self._entry.venv) if self._entry.venv else None
+
+    @property
+    def _entry(self) -> Entry:
+        title, script, venv = KNOWN[self.library]
+        return Entry(title, script, venv, {"workers": self.workers})
 
     def with_workers(self, workers: int) -> Peer:
         """The same with so many processes."""
@@ -99,8 +109,7 @@ class Peer:
             self._check_room()
             flatten(self.data, self._folder / "ids", self.split)
             (self._folder / "data").mkdir()
-            entry = Entry(self.title, self.library, self.library, {"workers": self.workers})
-            with Process(entry, self._task()) as process:
+            with Process(self._entry, self._task()) as process:
                 process.ask("prepare", output=str(self._folder / "data"), patience=1800)
             yield
         self._folder = None
@@ -119,13 +128,14 @@ class Peer:
             spec.write_text(json.dumps(self._spec(plan, seeds, folder)))
             self._run(spec, 4 * plan.seconds + PATIENCE_S, on_step)
             recordings = [decode((folder / f"{at}.npz").read_bytes()) for at in range(seeds)]
-            said = json.loads((folder / "alone.json").read_text())
-        return Attempt(tuple(recordings), Alone(**said))
+            said = json.loads((folder / "said.json").read_text())
+        resumed = () if said["resume_ms"] is None else (said["resume_ms"],)
+        return Attempt(tuple(recordings), Alone(**said["alone"]), resumed)
 
     def _spec(self, plan: Plan, seeds: int, folder: Path) -> dict[str, Any]:
         """What the process is told."""
         return {
-            "peer": self.library,
+            "script": self._entry.script,
             "task": self._task() | {"folder": str(folder), "options": {"workers": self.workers}},
             "plan": asdict(plan),
             "profile": asdict(self.card.profile),
@@ -167,7 +177,7 @@ class Peer:
         own = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(spec.parent)}
         with (spec.parent / "errors").open("w+b") as errors:
             process = subprocess.Popen(
-                [str(python_of(self.library)), str(SCRIPTS / "starve.py"), str(spec)],
+                [str(self._entry.python), str(SCRIPTS / "starve.py"), str(spec)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

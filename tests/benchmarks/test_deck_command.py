@@ -34,7 +34,7 @@ def test_each_card_gets_a_report_with_the_table_of_all_cards(tokenizer, tmp_path
         folder = options.output / card
         document = json.loads((folder / "report.json").read_text())
         validate(document)
-        assert [each["profile"] for each in document["deck"]["cards"]] == list(CARDS)
+        assert [each["name"] for each in document["deck"]["cards"]] == list(CARDS)
         assert document["deck"]["missing"] == 0
         assert (folder / "report.html").exists()
         assert (folder / "steps.parquet").exists()
@@ -45,12 +45,39 @@ def check_times(deck: Deck | None, profile: Profile) -> None:
     """Arithmetic, and no step that is shorter than the card's own time for it."""
     assert deck is not None
     assert deck.per_slot > 1.5
-    (card,) = (each for each in deck.cards if each.profile == profile.name)
+    (card,) = (each for each in deck.cards if each.name == profile.name)
     for time, epoch in zip(card.times, deck.epochs, strict=True):
         assert time.epoch_s * time.targets_per_s.value == pytest.approx(epoch.targets)
         assert time.epoch_s == pytest.approx(time.step_s * epoch.steps)
         # Slots are those of the epoch, `a` that of the window's steps: a tenth for both.
         assert time.step_s > 0.9 * profile.step_ns(epoch.slots / epoch.steps) / 1e9
+
+
+@pytest.mark.slow
+def test_real_steps_on_the_cpu_are_told_as_such_and_not_scaled(tokenizer, tmp_path):
+    text = tmp_path / "rows.txt"
+    text.write_text("\n".join(lines([(7 * n) % 30 for n in range(200)])))
+    options = DeckOptions(
+        text=(str(text),),
+        tokenizer=tokenizer,
+        output=tmp_path / "report",
+        model="tiny",
+        max_length=32,
+        steps=10,
+        seeds=1,
+        warmup=3,
+    )
+    (report,) = run(options)
+    assert not report.emulated
+    assert report.deck is not None
+    (card,) = report.deck.cards
+    assert (card.name, card.emulated, card.source) == ("real-tiny", False, "measured on it")
+    assert "tiny" in card.accelerator
+    assert "emulated" not in (options.output / "real-tiny" / "report.md").read_text()
+    for time, result in zip(card.times, report.results, strict=True):
+        slots_per_s = result.estimates["tokens_per_s"].value / result.figures.padding_efficiency
+        (epoch,) = (each for each in report.deck.epochs if each.name == time.name)
+        assert time.epoch_s == pytest.approx(epoch.slots / slots_per_s)
 
 
 @pytest.mark.parametrize("wrong", ["--text", "--tokenizer"])

@@ -107,9 +107,12 @@ def test_what_the_deck_cuts_off_is_counted_and_stoker_trains_it(tokenizer, tmp_p
     lengths = [20, 3, 50, 0, 15, 8, 1]
     with material_of(lengths, tokenizer, tmp_path) as made:
         deck = count_deck(made)
+        plain = TokenDataset(made.packed.uri, LENGTH, packing="best_fit")
+        unmasked = count(iter(DataLoader(plain, BATCH)), made.vocabulary)
     assert (deck.cut_rows, deck.cut_tokens) == (2, 5 + 35)
     assert (deck.missing, deck.not_predicted, deck.extra) == (0, 1 + 3, 40 - 4)
     padded, packed = deck.epochs
+    assert deck.crossing == unmasked.target_tokens - packed.targets > 0
     assert padded.targets == deck.text_tokens - 40
     assert packed.targets == deck.text_tokens - 4
     assert (padded.tokens, packed.tokens) == (sum(lengths) + 7 - 40, sum(lengths) + 7)

@@ -32,24 +32,30 @@ from benchmarks.starvation.describe import (
     describe_setup,
     find_price,
 )
-from benchmarks.starvation.measure import Plan
+from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.pick import pick_accelerator
 from benchmarks.starvation.profiles import PROFILES
 from benchmarks.starvation.report import Report
+from benchmarks.starvation.run import try_out
+from benchmarks.starvation.run_metrics import RunMetrics
 from benchmarks.starvation.steps import write_steps
-from benchmarks.starvation.trial import measure
 from benchmarks.starvation.world import World
 from pipelines.options import ReadOptions
 from shards.dataset import open_dataset
 
-# The cards that the deck's job ran on; on a real GPU its model counts and neither of them.
+# The cards that the deck's job ran on, to be emulated; what it trained, for a real one.
 CARDS = ("l40s-1b-deck", "a100-1b-deck")
+MODEL = "1b"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeckOptions:
-    """What the command is asked; `text` and `tokenizer` as the fields of `Options` and `padded`."""
+    """What the command is asked; the fields are the command's options of the same name.
+
+    `profiles`: the cards to emulate, where no real step is run. `model`: whose real steps are; None
+    is the deck's where torch sees a GPU.
+    """
 
     text: tuple[str, ...]
     tokenizer: str
@@ -57,6 +63,7 @@ class DeckOptions:
     text_column: str = "text"
     text_split: str = "line"
     profiles: tuple[str, ...] = CARDS
+    model: str | None = None
     time_scale: float | None = None
     steps: int = 200
     seeds: int = 3
@@ -75,31 +82,31 @@ def run(options: DeckOptions) -> list[Report]:
         StokerError: no such text, tokenizer or profile.
     """
     gpu = torch.cuda.is_available()
-    profiles = options.profiles[:1] if gpu else options.profiles
     reading = ReadOptions(options.text_column, options.text_split)
     shape = {"batch_size": options.batch_size, "max_length": options.max_length}
     with material(options.text, options.tokenizer, reading, **shape, pin_memory=gpu) as made:
         deck = count_deck(made)
-        measured = [_measure(options, made, deck, profile) for profile in profiles]
+        asked = cards(options, made.packed.uri)
+        measured = [_measure(each, made, deck, name) for name, each in asked.items()]
     deck = replace(deck, cards=tuple(card for _, card, _ in measured))
     reports = []
     for report, card, tables in measured:
-        folder = options.output / card.profile
+        folder = options.output / card.name
         reports.append(replace(report, deck=deck))
         reports[-1].write(folder)
         write_steps(tables, folder)
     return reports
 
 
-def _measure(
-    options: DeckOptions, made: Material, deck: Deck, name: str
-) -> tuple[Report, DeckCard, list[pa.Table]]:
-    """Both ways on one card: its report without the table, its part of the table, its steps."""
-    asked = Options(
-        data=made.packed.uri,
+def cards(options: DeckOptions, uri: str) -> dict[str, Options]:
+    """By its name each card that is to be fed from the dataset at `uri`: a real one, or emulated.
+
+    A real one trains as the deck does, with gradient checkpointing.
+    """
+    same = Options(
+        data=uri,
         output=options.output,
         text=options.text,
-        profile=name,
         time_scale=options.time_scale,
         batch_size=options.batch_size,
         seq_len=options.max_length,
@@ -108,27 +115,41 @@ def _measure(
         warmup=options.warmup,
         seconds=options.seconds,
     )
-    profile = PROFILES[name]
-    dataset = open_dataset(asked.data)
+    model = options.model or (MODEL if torch.cuda.is_available() else None)
+    if model is not None:
+        return {f"real-{model}": replace(same, model=model, gradient_checkpointing=True)}
+    return {name: replace(same, profile=name) for name in options.profiles}
+
+
+def _measure(
+    asked: Options, made: Material, deck: Deck, name: str
+) -> tuple[Report, DeckCard, list[pa.Table]]:
+    """Both ways on one card: its report without the table, its part of the table, its steps."""
+    profile = PROFILES[asked.profile]
     accelerator = pick_accelerator(asked, made.vocabulary)
     scale = asked.scale if accelerator.emulated else 1.0
     with closing(accelerator):
-        plan = Plan(options.steps, options.warmup, options.seconds)
-        both = (made.padded, made.packed)
-        ways = [measure(way, accelerator, plan, options.seeds) for way in both]
-        card = time_card(deck, profile, [result for result, _ in ways], accelerator, scale)
-        report = Report(
-            accelerator=accelerator.title,
-            emulated=accelerator.emulated,
-            results=tuple(result for result, _ in ways),
-            left_out={},
-            device=describe_device(accelerator, profile, asked),
-            data=describe_data(dataset, asked) | {"dataset": "made for this run of the text"},
-            setup=_setup(asked),
-            environment=environment(),
-            price=find_price(asked, emulated=accelerator.emulated),
-        )
-    return report, card, [table for _, table in ways]
+        device = describe_device(accelerator, profile, asked)
+        results, tables = [], []
+        for way in (made.padded, made.packed):
+            result, table, facts = try_out(way, accelerator, asked, World(), RunMetrics())
+            results.append(result)
+            tables.append(table)
+            device |= facts
+    source = profile.source if accelerator.emulated else "measured on it"
+    report = Report(
+        accelerator=accelerator.title,
+        emulated=accelerator.emulated,
+        results=tuple(results),
+        left_out={},
+        device=device,
+        data=describe_data(open_dataset(asked.data), asked) | {"dataset": "made of the text"},
+        setup=_setup(asked),
+        environment=environment(),
+        price=find_price(asked, emulated=accelerator.emulated),
+    )
+    titled = name, accelerator.title, accelerator.emulated, source
+    return report, time_card(deck, titled, results, scale), tables
 
 
 def _setup(asked: Options) -> dict[str, str]:
@@ -156,6 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", "gets a folder with a report for each card", Path("report/deck"), type=Path)
     add("--text-column", "column or JSON field with the text", "text")
     add("--profile", "cards that are emulated", list(CARDS), nargs="+", choices=tuple(PROFILES))
+    add("--model", f"real steps of it (default: {MODEL} on a GPU)", choices=tuple(SIZES))
     add("--time-scale", "0.5: steps take half their time (emulated; default: 0.04)", type=float)
     add("--steps", "steps measured", 200, type=int)
     add("--seeds", "times that each way is measured", 3, type=int)
@@ -176,6 +198,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n" + console(reports[0].deck) + "\n")
         for report, card in zip(reports, reports[0].deck.cards, strict=True):
             print(report.verdict)
-            print(options.output / card.profile / "report.html")
+            print(options.output / card.name / "report.html")
 
     return guarded("deck", work)

@@ -10,14 +10,12 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.starvation.accelerator import Accelerator
 from benchmarks.starvation.contenders import PaddedRows, find_units
 from benchmarks.starvation.contenders.padded import begin_token, encode_rows, open_tokenizer
 from benchmarks.starvation.deck.data import write_rows
 from benchmarks.starvation.deck.packed import FORM, PackedRows, filled
 from benchmarks.starvation.deck.result import Deck, DeckCard, DeckEpoch, DeckTime
 from benchmarks.starvation.deck.targets import Counted, beyond, count
-from benchmarks.starvation.profiles import Profile
 from benchmarks.starvation.result import Result
 from benchmarks.starvation.statistics import Estimate
 from loaders import DataLoader, TokenDataset
@@ -92,6 +90,8 @@ def count_deck(made: Material) -> Deck:
         missing=beyond(collated.targets, ours.targets),
         extra=beyond(ours.targets, collated.targets),
         not_predicted=text_tokens - ours.target_tokens,
+        # Without a mask all but the first token of a row is predicted.
+        crossing=ours.tokens - ours.rows - ours.target_tokens,
         per_slot=_per_slot(epochs[1]) / _per_slot(epochs[0]),
         epochs=epochs,
         cards=(),
@@ -99,11 +99,11 @@ def count_deck(made: Material) -> Deck:
 
 
 def time_card(
-    deck: Deck, profile: Profile, results: Sequence[Result], accelerator: Accelerator, scale: float
+    deck: Deck, titled: tuple[str, str, bool, str], results: Sequence[Result], scale: float
 ) -> DeckCard:
     """What the measured `results`, one for each of the deck's epochs, say about one card.
 
-    `scale`: of the emulator's time, 1 on a real card.
+    `titled`: the first fields of a `DeckCard`. `scale`: of the emulator's time, 1 on a real card.
     """
     times = tuple(
         _time(deck, epoch, result, scale)
@@ -111,8 +111,7 @@ def time_card(
     )
     first, last = times[0].targets_per_s, times[-1].targets_per_s
     ratio = Estimate(last.value / first.value, last.low / first.high, last.high / first.low)
-    source = profile.source if accelerator.emulated else "measured on it"
-    return DeckCard(profile.name, accelerator.title, accelerator.emulated, source, times, ratio)
+    return DeckCard(*titled, times, ratio)
 
 
 def _time(deck: Deck, epoch: DeckEpoch, result: Result, scale: float) -> DeckTime:

@@ -33,13 +33,13 @@ class PackedRows(Stoker):
 
     def open(self, seed: int = 0) -> Iterator[Batch]:
         """See `Contender.open`; also `position_ids` and where documents begin."""
-        return map(tensors_and_mask, super().open(seed))
+        return map(self._masked, super().open(seed))
 
-
-def tensors_and_mask(batch: Batch) -> Batch:
-    """What of `batch` is a tensor, and `attention_mask`."""
-    tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
-    return tensors | {"attention_mask": filled(batch)}
+    def _masked(self, batch: Batch) -> Batch:
+        """What of `batch` is a tensor, and the mask, page-locked as they are."""
+        tensors = {key: one for key, one in batch.items() if isinstance(one, torch.Tensor)}
+        mask = filled(batch)
+        return tensors | {"attention_mask": mask.pin_memory() if self.pin_memory else mask}
 
 
 def filled(batch: Batch) -> torch.Tensor:

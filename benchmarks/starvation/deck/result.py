@@ -50,11 +50,13 @@ class DeckTime:
 
 @dataclass(frozen=True)
 class DeckCard:
-    """One card. `ratio`: of the last way's `targets_per_s` to the first's, with an interval that
-    holds whatever both intervals allow.
+    """One card: `name` of its profile, or `real-1b` where steps of that model were really run.
+
+    `ratio`: of the last way's `targets_per_s` to the first's, with an interval that holds whatever
+    both intervals allow.
     """
 
-    profile: str
+    name: str
     accelerator: str
     emulated: bool
     source: str
@@ -73,7 +75,9 @@ class Deck:
         cut_rows, cut_tokens: what the deck's collate cuts off.
         missing: targets of the deck's that are none of Stoker's, as multisets of ids; extra: the
             other way round. not_predicted: text tokens that are no target of Stoker's, since they
-            begin the second row of a cut row and the model shifts its labels itself.
+            begin a further piece of a longer row and the model shifts its labels itself.
+        crossing: targets more that Stoker's rows would have without a document mask: first tokens,
+            predicted from the end of another document.
         per_slot: ratio of targets a slot: what packing alone brings at equal cost of a slot.
     """
 
@@ -88,6 +92,7 @@ class Deck:
     missing: int
     extra: int
     not_predicted: int
+    crossing: int
     per_slot: float
     epochs: tuple[DeckEpoch, ...]
     cards: tuple[DeckCard, ...]

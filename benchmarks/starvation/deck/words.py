@@ -78,10 +78,14 @@ def same_tokens(deck: Deck) -> list[str]:
         )
     if deck.not_predicted:
         said.append(
-            f"Of the {deck.cut_tokens:,} cut off, {deck.not_predicted:,} begins a row of Stoker's:"
+            f"Of the {deck.cut_tokens:,} cut off, {deck.not_predicted:,} begins a further piece:"
             " a model that shifts its labels itself, as HF's do, doesn't predict that. With"
             ' labels="next" nothing is left out.'
         )
+    said.append(
+        f"Without document_mask Stoker would train {deck.crossing:,} tokens more: first ones,"
+        " predicted from the end of another row of the text."
+    )
     return said
 
 
@@ -124,7 +128,7 @@ def name(card: DeckCard) -> str:
     """`emulated L40S`: short, and never without that word."""
     if not card.emulated:
         return card.accelerator
-    return f"emulated {card.profile.partition('-')[0].upper()}"
+    return f"emulated {card.name.partition('-')[0].upper()}"
 
 
 def _one(card: DeckCard) -> str:
