@@ -11,6 +11,23 @@ from benchmarks.starvation.model import SIZES
 from benchmarks.starvation.options import PEERS, Options
 from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 
+EXAMPLES = """\
+examples:
+  # Stoker beside the same text tokenized while training; then open report/report.html
+  python -m benchmarks.starvation --data tokens/v1 --text corpus/ --output report/
+  # an S3 that is 20 ms away, other libraries, and a second method that must agree
+  python -m benchmarks.starvation --data tokens/v1 --latency 0 20 --peers --ladder
+  # how many workers your own loader needs: feed.py has make(workers=0), which returns batches
+  python -m benchmarks.starvation --data tokens/v1 --loader feed:make --sweep-workers 0 1 2 4
+  # real steps on a GPU, or on 8; was it better last week?
+  python -m benchmarks.starvation --data s3://tokens/v1 --model 1b --ranks 8
+  python -m benchmarks.starvation --data tokens/v1 --compare last-week/report.json
+  # does it name what is wrong? faults put in on purpose
+  python -m benchmarks.starvation --self-test
+
+What each figure and cause means: docs/starvation.md
+"""
+
 
 def parse(arguments: Sequence[str] | None = None) -> Options | None:
     """What the arguments ask for; None for the self-test alone, which needs no data.
@@ -34,8 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.starvation",
-        description="Measure how long an accelerator waits for input, and for what. Without a GPU"
-        " it emulates one: steps of a published length, kept by a deadline.",
+        usage="%(prog)s --data URI [--text URI ...] [--output FOLDER] [options]",
+        description="Measure how long an accelerator waits for input, and for what. Without a GPU\n"
+        "it emulates one: steps of a published length, kept by a deadline.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what to feed")

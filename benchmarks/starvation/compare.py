@@ -132,13 +132,13 @@ def compare(old: Mapping[str, Any], new: Report) -> Comparison:
 def in_lines(found: Comparison) -> str:
     """For the console: what is more than noise, and what it can't be trusted for."""
     lines = [found.verdict, *(f"  careful: {doubt}" for doubt in found.doubts)]
+    lines += [f"  not the same: {n}: {a} -> {b}" for n, (a, b) in found.conditions.items()]
     lines += [
         f"  {change.judgement}: {change.contender} {change.figure}"
         f" {interval(change.figure, change.old)} -> {interval(change.figure, change.new)}"
         for change in found.changes
         if change.judgement != "noise"
     ]
-    lines += [f"  not the same: {n}: {a} -> {b}" for n, (a, b) in found.conditions.items()]
     return "\n".join(lines)
 
 

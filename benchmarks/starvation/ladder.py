@@ -7,50 +7,21 @@ its part of the work costs, whatever evidence says: DS-Analyzer's differences, o
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
-from benchmarks.starvation.accelerator import Batch, EmulatedAccelerator, Node
-from benchmarks.starvation.causes import (
-    ASSEMBLE,
-    FETCH,
-    H2D,
-    INPUT_CAUSES,
-    PREP,
-    QUEUE,
-    WORKERS,
-)
-from benchmarks.starvation.contenders import Contender, ResidentBatch, Stoker
+from benchmarks.starvation.accelerator import EmulatedAccelerator
 from benchmarks.starvation.figures import columns
 from benchmarks.starvation.measure import Plan, record
 from benchmarks.starvation.merge import Measured, attributions
 from benchmarks.starvation.profiles import Profile
 from benchmarks.starvation.recording import Recording
 from benchmarks.starvation.result import Ladder, Level
+from benchmarks.starvation.rungs import Rung, Rungs
 from benchmarks.starvation.statistics import Estimate, estimate
-
-MEMORY = Path("/dev/shm")
-# A link on which a copy takes no time: what lies on the device needs none.
-NO_COPY = Node(h2d_bytes_per_s=1e18)
-MADE = (PREP, WORKERS, ASSEMBLE, QUEUE)
-_PIECE = 1 << 24
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A level before it is measured: what feeds the card there, and which causes that adds."""
-
-    level: str
-    title: str
-    causes: tuple[str, ...]
-    contender: Contender
-    node: Node
 
 
 @dataclass(frozen=True)
@@ -70,40 +41,8 @@ class _Climbed:
     step_ms: Estimate
 
 
-@contextmanager
-def rungs(stoker: Stoker, batch: Batch, node: Node, latency_ms: float) -> Iterator[list[Rung]]:
-    """The levels below and of `stoker`, lowest first, until the block ends.
-
-    Over a local folder L4 reads it from an S3 server of this machine that holds requests back for
-    `latency_ms`. Over S3 there is no L2 and no L3, nor L2 where memory has no room for a copy:
-    their causes belong to the next level then.
-    """
-    found = [
-        Rung("L0", "batch resident on the device", (), ResidentBatch(batch), NO_COPY),
-        Rung("L1", "batch in memory, and its copy", (H2D,), ResidentBatch(batch), node),
-    ]
-    if "://" in stoker.uri.removeprefix("file://"):
-        yield [*found, Rung("L4", "loader over S3", INPUT_CAUSES, stoker, node)]
-        return
-    folder = Path(stoker.uri.removeprefix("file://"))
-    size = _warm(folder)
-    far = replace(stoker, latency_ms=latency_ms)
-    memory = _memory(size)
-    with tempfile.TemporaryDirectory(prefix="stoker-ladder-", dir=memory) as copy:
-        if memory:
-            shutil.copytree(folder, copy, dirs_exist_ok=True)
-            near = replace(stoker, uri=copy)
-            found.append(Rung("L2", "loader over shards in memory", MADE, near, node))
-        causes = (FETCH,) if memory else (*MADE, FETCH)
-        found.append(Rung("L3", "loader over warm local shards", causes, stoker, node))
-        found.append(
-            Rung("L4", f"loader over S3, {latency_ms:g} ms a request", (FETCH,), far, node)
-        )
-        yield found
-
-
 def climb(
-    levels: Sequence[Rung],
+    levels: Rungs,
     card: Card,
     plan: Plan,
     seeds: int = 1,
@@ -113,9 +52,10 @@ def climb(
 
     Both are shares of the highest level's time. `agrees` of the result is within 2 points.
     """
-    climbed = [_measure(rung, card, plan, seeds, on_step) for rung in levels]
+    climbed = [_measure(rung, card, plan, seeds, on_step) for rung in levels.found]
     whole = climbed[-1].step_ns
-    found = [Level(levels[0].level, levels[0].title, (), climbed[0].step_ms)]
+    ground, top = levels.found[0], levels.found[-1]
+    found = [Level(ground.level, ground.title, (), climbed[0].step_ms)]
     for below, here in pairwise(climbed):
         rung = here.rung
         attributed = sum(
@@ -133,7 +73,7 @@ def climb(
             )
         )
     difference = max(abs((each.added or 0) - (each.attributed or 0)) for each in found)
-    return Ladder(levels[-1].contender.name, tuple(found), difference)
+    return Ladder(top.contender.name, tuple(found), difference, levels.left_out)
 
 
 def _measure(
@@ -165,20 +105,3 @@ def _step_ms(measured: Sequence[Sequence[Measured]]) -> Estimate:
     return estimate(tables, {"step_ms": lambda table: float(table["period"].mean()) / 1e6})[
         "step_ms"
     ]
-
-
-def _memory(size: int) -> str | None:
-    """Where `size` bytes have room in memory, twice over."""
-    room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * size
-    return str(MEMORY) if room else None
-
-
-def _warm(folder: Path) -> int:
-    """Read every file once, so that the system keeps what it has room for; their bytes."""
-    total = 0
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    total += len(piece)
-    return total

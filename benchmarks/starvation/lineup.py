@@ -43,7 +43,7 @@ def make_contenders(
         else:
             contenders.append(each)
     reading = ReadOptions(options.text_column, options.text_split)
-    inline = _inline(options, dataset, reading, pin, world)
+    inline = make_inline(options, dataset, reading, pin, world)
     if isinstance(inline, str):
         left_out[INLINE] = inline
     else:
@@ -102,7 +102,7 @@ def resident_batch(stoker: Stoker, *, pin: bool) -> Mapping[str, torch.Tensor]:
     return {key: tensor.pin_memory() for key, tensor in batch.items()} if pin else batch
 
 
-def _inline(
+def make_inline(
     options: Options, dataset: Dataset, reading: ReadOptions, pin: bool, world: World
 ) -> InlineTokenization | str:
     """The contender, or why there is none."""

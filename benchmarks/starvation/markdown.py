@@ -72,6 +72,9 @@ def checks(report: Report) -> list[str]:
         agree = "agree" if report.ladder.agrees else "**do not agree: trust neither**"
         points = 100 * report.ladder.difference
         said.append(f"Ladder and attribution {agree}: {points:.1f} points apart, 2 are allowed.")
+        said += [
+            f"{text(f'{n} was left out: {why}')}." for n, why in report.ladder.left_out.items()
+        ]
     if report.controls:
         failed = [control.called for control in report.controls if not control.passed]
         count = len(report.controls)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.starvation.calibration import words
 from benchmarks.starvation.causes import (
     CALLED,
     CAUSES,
@@ -68,7 +69,7 @@ class Report:
     price: Price | None = None
     ladder: Ladder | None = None
     controls: tuple[Control, ...] = ()
-    calibration: str = "uncalibrated"
+    calibration: str = field(default_factory=words)
     deck: Deck | None = None
     version: int = REPORT_VERSION
 

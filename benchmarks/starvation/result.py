@@ -210,11 +210,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Ladder:
-    """L0 to L4 of one contender. `difference`: the largest |added - attributed| of a level."""
+    """L0 to L4 of one contender. `difference`: the largest |added - attributed| of a level.
+
+    `left_out`: levels that there are not, and why.
+    """
 
     contender: str
     levels: tuple[Level, ...]
     difference: float
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def agrees(self) -> bool:

@@ -21,7 +21,7 @@ from benchmarks.starvation.describe import (
     find_price,
 )
 from benchmarks.starvation.gpu_load import load_of
-from benchmarks.starvation.ladder import Card, climb, rungs
+from benchmarks.starvation.ladder import Card, climb
 from benchmarks.starvation.lineup import make_contenders, make_peers, make_stoker, resident_batch
 from benchmarks.starvation.measure import Plan
 from benchmarks.starvation.options import Options
@@ -32,6 +32,7 @@ from benchmarks.starvation.progress import Progress
 from benchmarks.starvation.report import Report
 from benchmarks.starvation.result import Ladder, Result
 from benchmarks.starvation.run_metrics import RunMetrics, served
+from benchmarks.starvation.rungs import rungs
 from benchmarks.starvation.selftest import self_test
 from benchmarks.starvation.steps import write_steps
 from benchmarks.starvation.sweep import sized
@@ -159,6 +160,6 @@ def climb_ladder(options: Options) -> Ladder:
     card = Card(PROFILES[options.profile], options.cards, options.scale)
     plan = Plan(options.steps, options.warmup, options.seconds)
     with rungs(stoker, batch, options.node, max(options.latency, default=0.0)) as levels:
-        total = len(levels) * options.seeds * (options.steps + plan.allowance)
+        total = len(levels.found) * options.seeds * (options.steps + plan.allowance)
         with Progress("ladder", total) as progress:
             return climb(levels, card, plan, options.seeds, progress.step)

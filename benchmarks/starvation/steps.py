@@ -13,7 +13,7 @@ from benchmarks.starvation.causes import CAUSES
 from benchmarks.starvation.merge import attributions
 from benchmarks.starvation.recording import Recording
 
-HOST_TIMES = ("asked", "got", "submitted")
+HOST_TIMES = ("asked", "got", "handed", "submitted")
 DEVICE_TIMES = ("copy_start", "copy_end", "start", "end")
 COUNTS = ("slots", "tokens", "bytes")
 

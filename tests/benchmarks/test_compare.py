@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.compare import MORE_IS_BETTER, compare, judge, read_report
+from benchmarks.starvation.compare import MORE_IS_BETTER, compare, in_lines, judge, read_report
 from benchmarks.starvation.statistics import Estimate
 from shards.errors import StokerError
 from tests.benchmarks.reports import changed_report, example_report
@@ -51,6 +51,18 @@ def test_less_starvation_and_more_tokens_are_better_and_longer_steps_are_worse()
     assert said["au"] == "noise"
     assert found.gone == ("batch already there", "inline tokenization")
     assert found.verdict.endswith("2 better, 1 worse, 4 noise")
+
+
+def test_on_the_terminal_doubts_come_before_figures_and_noise_is_not_told():
+    said = in_lines(compare(document(), changed_report()))
+    order = [
+        "2 better, 1 worse, 18 noise",
+        "careful: the newer report is unstable",
+        "not the same: environment cpu: AMD EPYC -> Graviton",
+        "better: Stoker stall_rate",
+    ]
+    assert sorted(order, key=said.index) == order
+    assert "noise:" not in said
 
 
 def test_other_conditions_and_doubtful_reports_are_named():

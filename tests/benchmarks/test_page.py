@@ -247,6 +247,15 @@ def test_an_invalid_an_unstable_and_a_doubtful_run_say_so_everywhere():
     assert 'class="warning"' not in fine
 
 
+def test_advice_of_an_invalid_run_is_to_measure_again_first():
+    base = example_report()
+    inline = base.results[2]
+    disturbed = replace(inline, figures=replace(inline.figures, overshoot_share=0.02))
+    first = "First of all, measure again"
+    assert first in render(replace(base, results=(*base.results[:2], disturbed)))
+    assert first not in render(base)
+
+
 def test_a_report_with_nothing_optional_is_a_page_too():
     page = render(report())
     assert "<h2>Controls" not in page

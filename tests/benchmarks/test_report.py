@@ -94,7 +94,7 @@ def test_of_many_contenders_a_verdict_names_the_first_and_the_worst_and_how_far_
         replace(given.results[1], name=f"s3-{share}", figures=figures(share, (1.0, 2.0)))
         for share in (0.02, 0.1)
     ]
-    several = replace(given, results=(*given.results, *between))
+    several = replace(given, results=(*given.results[:2], *between, given.results[2]))
     first, worst, others = several.findings
     assert first.startswith("Stoker starved 0.9 %")
     assert worst.startswith("inline tokenization 24.6 %")

