@@ -159,8 +159,11 @@ def _prepared(result: Result) -> str:
             " enough, but in bursts."
         )
     cores = result.cores_to_feed
-    # Rounded up: half a core cannot be had.
-    needed = f", or give it {math.ceil(cores)} CPU cores a card" if cores else ""
+    needed = ""
+    if cores:
+        # Rounded up: half a core cannot be had.
+        whole = math.ceil(cores)
+        needed = f", or give it {whole} CPU core{'' if whole == 1 else 's'} a card"
     return f"{once}{needed}.{_more_workers(result)}"
 
 
@@ -169,6 +172,8 @@ def _more_workers(result: Result) -> str:
     bend = knee(result.workers)
     if bend is None or bend.workers == max(point.workers for point in result.workers):
         return ""
+    if bend.workers == 0:
+        return " Worker processes brought nothing here."
     workers = "1 worker" if bend.workers == 1 else f"{bend.workers} workers"
     return f" More than {workers} brought nothing here."
 

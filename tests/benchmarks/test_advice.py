@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,9 @@ def test_preprocessing_is_told_how_many_cores_it_needs_and_how_many_workers_help
     # 10,000 tokens a second x 0.42 ms: 4.2 cores, of which there is no part to be had.
     assert "give it 5 CPU cores a card" in said(result)["prep"]
     assert "More than 1 worker brought nothing here." in said(result)["prep"]
+    even = tuple(WorkersPoint(at, 2e3, 0.2) for at in (0, 1, 4))
+    advice = said(replace(result, workers=even, cores_to_feed=0.7))["prep"]
+    assert advice.endswith("give it 1 CPU core a card. Worker processes brought nothing here.")
 
 
 def test_more_workers_are_not_advised_where_they_were_seen_to_bring_nothing():
