@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psutil
 
 
@@ -30,3 +33,25 @@ class CpuTime:
                 continue
             total += times.user + times.system + times.children_user + times.children_system
         return total
+
+
+class Look:
+    """One look at `used`, by a thread: it takes milliseconds, which a loop doesn't have."""
+
+    def __init__(self, used: CpuTime, *, beside: bool = True) -> None:
+        self._used = used
+        self._seen = 0.0
+        self.at_ns = time.perf_counter_ns()
+        self._thread = threading.Thread(target=self._look, name="cpu-time")
+        self._thread.start()
+        # Where there is no loop yet, workers may be forked next: not beside a thread at work.
+        if not beside:
+            self._thread.join()
+
+    def seconds(self) -> float:
+        """What it saw; waits for it."""
+        self._thread.join()
+        return self._seen
+
+    def _look(self) -> None:
+        self._seen = self._used.seconds()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.starvation.accelerator import Accelerator, Batch
-from benchmarks.starvation.cpu_time import CpuTime
+from benchmarks.starvation.cpu_time import CpuTime, Look
 from benchmarks.starvation.recording import HOST_STEP, Recording
 from benchmarks.starvation.statistics import BATCH, warmup_steps
 from benchmarks.starvation.watching import Watch
@@ -86,7 +86,7 @@ def record(
     opened = time.perf_counter_ns()
     batches = open_batches()
     watch, overhead, worked = Watch(), 0, 0
-    cpu, cpu_from = used.seconds(), opened
+    look = Look(used, beside=False)
     watch.start()
     try:
         while not ends or not plan.over(ends, opened):
@@ -102,10 +102,11 @@ def record(
             watch.step(len(rows) - 1)
             on_step(len(rows))
             if len(rows) == plan.allowance:
-                cpu, cpu_from = used.seconds(), time.perf_counter_ns()
+                look = Look(used)
     finally:
         watch.stop()
-    cpu, cpu_wall = used.seconds() - cpu, (time.perf_counter_ns() - cpu_from) / 1e9
+    cpu_wall = (time.perf_counter_ns() - look.at_ns) / 1e9
+    cpu = max(0.0, used.seconds() - look.seconds())
     trace = accelerator.finish()
     # By the device's times, which differ a little from those by which the loop was ended.
     found = min(warmup_in(np.diff(trace.steps["end"])), max(1, len(rows) - plan.steps))

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from benchmarks.starvation.accelerator import Batch
 
+SHOWN_EVERY_NS = 100_000_000
+
 
 class Progress:
     """A bar on stderr, or nothing where that is no terminal.
@@ -31,6 +33,7 @@ class Progress:
         self._clock = clock
         self.expected, self.steps = steps, 0
         self._lock = Lock()
+        self._shown = 0
         # Of the seeds before: nanoseconds since their first batches, and in next().
         self._before = (0, 0)
         self._watched = _Watched(iter(()), clock)
@@ -48,6 +51,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._bar.disable:
+            self._show()
         self._bar.close()
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -85,12 +90,20 @@ class Progress:
         self.steps += 1
         # Batches that are taken behind the last step are for no device.
         self._watched.at_step = self._clock() - self._watched.began, self._watched.waited
-        self._bar.set_postfix_str(f"starved <= {100 * self.starved_at_most:.1f} %", refresh=False)
-        self._bar.update()
+        # What is written costs more than what is measured: a reader sees ten times a second.
+        if not self._bar.disable and self._clock() - self._shown > SHOWN_EVERY_NS:
+            self._show()
 
     def now(self, title: str) -> None:
         """What is going on from here on."""
-        self._bar.set_description(title)
+        self._bar.set_description(title, refresh=False)
+        self._show()
+
+    def _show(self) -> None:
+        self._shown = self._clock()
+        self._bar.set_postfix_str(f"starved <= {100 * self.starved_at_most:.1f} %", refresh=False)
+        self._bar.update(self.steps - self._bar.n)
+        self._bar.refresh()
 
 
 class _Watched(Iterator[Batch]):

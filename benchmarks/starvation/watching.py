@@ -19,8 +19,8 @@ from benchmarks.starvation.recording import PRESSURE, SPAN
 PRESSURE_FILES = (Path("/sys/fs/cgroup/memory.pressure"), Path("/proc/pressure/memory"))
 # Asking the allocator for its counters takes about 0.1 ms.
 ALLOCATOR_EVERY_NS = 20_000_000
-# Asking the kernel takes 20 microseconds on a thread that has just slept: 0.4 % at most.
-EVERY_NS = 5_000_000
+# Asking the kernel takes 20 microseconds on a thread that has just slept: 0.1 % at most.
+EVERY_NS = 20_000_000
 
 
 class Watch:

@@ -46,6 +46,24 @@ def test_steps_the_share_waited_so_far_and_the_time_left_are_shown():
     assert "mine, unthrottled" in said
 
 
+def test_steps_that_follow_fast_are_shown_ten_times_a_second_and_all_of_them_at_the_end():
+    clock, shown = Clock(), io.StringIO()
+    clock.now = 10**9
+    with Progress("mine", 1000, file=shown, clock=clock) as progress:
+        progress.step(1)
+        first = len(shown.getvalue())
+        for step in range(2, 51):
+            clock.now += 1_000_000
+            progress.step(step)
+        assert len(shown.getvalue()) == first
+        clock.now += 60_000_000
+        progress.step(51)
+        assert "51/1000" in shown.getvalue()
+        progress.step(52)
+    assert progress.steps == 52
+    assert "52/1000" in shown.getvalue()
+
+
 def test_watching_keeps_no_batch_alive():
     given = [{"input_ids": torch.zeros(1)}]
     alive = weakref.ref(given[0]["input_ids"])
