@@ -20,7 +20,7 @@ import torch
 from benchmarks.command import guarded
 from benchmarks.corpus import make_corpus, train_tokenizer
 from benchmarks.starvation.options import Options as StarvationOptions
-from benchmarks.starvation.report import Report, console_table
+from benchmarks.starvation.reports.report import Report, console_table
 from benchmarks.starvation.run import run as measure_starvation
 from pipelines.job import Summary, run
 from pipelines.options import Options

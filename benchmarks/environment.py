@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **({"commit": commit} if (commit := _commit()) else {}),
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
 
@@ -44,6 +46,20 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit that this code is of, with `+` where files differ; None outside its checkout."""
+    root = Path(__file__).parent.parent
+    # Installed, it may lie inside somebody else's.
+    if not (root / ".git").exists():
+        return None
+    asked = ("git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12")
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
 
 
 def _version(name: str) -> str | None:

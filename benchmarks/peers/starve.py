@@ -21,12 +21,12 @@ from typing import Any
 
 from load_contract import Contender, Task
 
-from benchmarks.starvation.accelerator import Batch, EmulatedAccelerator, Node
-from benchmarks.starvation.cpu_time import CpuTime
-from benchmarks.starvation.epochs import Epochs
-from benchmarks.starvation.gather import encode
-from benchmarks.starvation.measure import Plan, alone, record
-from benchmarks.starvation.profiles import Profile
+from benchmarks.starvation.cards.accelerator import Batch, EmulatedAccelerator, Node
+from benchmarks.starvation.cards.profiles import Profile
+from benchmarks.starvation.loop.cpu_time import CpuTime
+from benchmarks.starvation.loop.epochs import Epochs
+from benchmarks.starvation.loop.gather import encode
+from benchmarks.starvation.loop.measure import Plan, alone, record
 
 PEERS = {"litdata": "LitData", "mosaicml": "MosaicML", "memmap": "Memmap"}
 # A state is saved behind so many batches, which some have to read to get there.

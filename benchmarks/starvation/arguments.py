@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.starvation.model import SIZES
+from benchmarks.starvation.cards.model import SIZES
+from benchmarks.starvation.cards.profiles import DEFAULT_PROFILE, PROFILES
 from benchmarks.starvation.options import PEERS, Options
-from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
 
 EXAMPLES = """\
 examples:

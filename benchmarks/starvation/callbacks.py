@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.starvation.causes import CHECKPOINT, HOST
+from benchmarks.starvation.explain.causes import CHECKPOINT, HOST
 from benchmarks.starvation.monitor import StarvationMonitor
 from shards.errors import StokerError
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from benchmarks.command import guarded
 from benchmarks.starvation.arguments import parse
-from benchmarks.starvation.compare import compare, in_lines, read_report
-from benchmarks.starvation.launch import launch
+from benchmarks.starvation.checks.selftest import self_test
+from benchmarks.starvation.loop.launch import launch
+from benchmarks.starvation.loop.world import told
 from benchmarks.starvation.options import Options
-from benchmarks.starvation.report import console_table
+from benchmarks.starvation.reports.compare import compare, in_lines, read_report
+from benchmarks.starvation.reports.report import console_table
 from benchmarks.starvation.run import run
-from benchmarks.starvation.selftest import self_test
-from benchmarks.starvation.world import told
 from shards.errors import StokerError
 
 

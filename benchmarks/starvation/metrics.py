@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from benchmarks.starvation.causes import ASSEMBLE, FETCH, INPUT, INPUT_CAUSES, QUEUE
-from benchmarks.starvation.running import SoFar
+from benchmarks.starvation.explain.causes import ASSEMBLE, FETCH, INPUT, INPUT_CAUSES, QUEUE
+from benchmarks.starvation.loop.running import SoFar
 
 LOOPBACK = "127.0.0.1"
 

@@ -21,17 +21,17 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.environment import environment
-from benchmarks.starvation.accelerator import real_tokens
-from benchmarks.starvation.causes import CHECKPOINT, COMMUNICATION, GC, H2D, HOST
-from benchmarks.starvation.gather import gather
-from benchmarks.starvation.gpu_load import GpuLoad, NoLoad, load_of
-from benchmarks.starvation.marks import Marks, marks_of
-from benchmarks.starvation.measure import warmup_in
-from benchmarks.starvation.merge import merge
-from benchmarks.starvation.recording import HOST_STEP, SPAN, STEP, Recording, Trace
-from benchmarks.starvation.report import Report
-from benchmarks.starvation.running import Running, SoFar
-from benchmarks.starvation.watching import Watch
+from benchmarks.starvation.cards.accelerator import real_tokens
+from benchmarks.starvation.cards.gpu_load import GpuLoad, NoLoad, load_of
+from benchmarks.starvation.explain.causes import CHECKPOINT, COMMUNICATION, GC, H2D, HOST
+from benchmarks.starvation.explain.merge import merge
+from benchmarks.starvation.loop.gather import gather
+from benchmarks.starvation.loop.marks import Marks, marks_of
+from benchmarks.starvation.loop.measure import warmup_in
+from benchmarks.starvation.loop.recording import HOST_STEP, SPAN, STEP, Recording, Trace
+from benchmarks.starvation.loop.running import Running, SoFar
+from benchmarks.starvation.loop.watching import Watch
+from benchmarks.starvation.reports.report import Report
 from shards.errors import StokerError
 
 B = TypeVar("B")

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.starvation.accelerator import Node
-from benchmarks.starvation.model import SIZES
-from benchmarks.starvation.profiles import DEFAULT_PROFILE, PROFILES
+from benchmarks.starvation.cards.accelerator import Node
+from benchmarks.starvation.cards.model import SIZES
+from benchmarks.starvation.cards.profiles import DEFAULT_PROFILE, PROFILES
 from shards.errors import StokerError
 
 # Other libraries that this benchmark feeds its loop with; `make peers` installs the first two.

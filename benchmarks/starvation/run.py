@@ -10,34 +10,39 @@ import pyarrow as pa
 import torch
 
 from benchmarks.environment import environment
-from benchmarks.starvation.accelerator import Accelerator
-from benchmarks.starvation.attempt import Feeds
-from benchmarks.starvation.compare import read_report
+from benchmarks.starvation.cards.accelerator import Accelerator
+from benchmarks.starvation.cards.gpu_load import load_of
+from benchmarks.starvation.cards.pick import pick_accelerator
+from benchmarks.starvation.cards.profiles import PROFILES
+from benchmarks.starvation.checks.ladder import Card, climb
+from benchmarks.starvation.checks.rungs import rungs
+from benchmarks.starvation.checks.selftest import self_test
 from benchmarks.starvation.contenders import Contender
+from benchmarks.starvation.contenders.lineup import (
+    make_contenders,
+    make_peers,
+    make_stoker,
+    resident_batch,
+)
+from benchmarks.starvation.contenders.peer import Peer
 from benchmarks.starvation.describe import (
     describe_data,
     describe_device,
     describe_setup,
     find_price,
 )
-from benchmarks.starvation.gpu_load import load_of
-from benchmarks.starvation.ladder import Card, climb
-from benchmarks.starvation.lineup import make_contenders, make_peers, make_stoker, resident_batch
-from benchmarks.starvation.measure import Plan
+from benchmarks.starvation.explain.result import Ladder, Result
+from benchmarks.starvation.loop.attempt import Feeds
+from benchmarks.starvation.loop.measure import Plan
+from benchmarks.starvation.loop.progress import Progress
+from benchmarks.starvation.loop.sweep import sized
+from benchmarks.starvation.loop.trial import measure
+from benchmarks.starvation.loop.world import World, joined
 from benchmarks.starvation.options import Options
-from benchmarks.starvation.peer import Peer
-from benchmarks.starvation.pick import pick_accelerator
-from benchmarks.starvation.profiles import PROFILES
-from benchmarks.starvation.progress import Progress
-from benchmarks.starvation.report import Report
-from benchmarks.starvation.result import Ladder, Result
+from benchmarks.starvation.reports.compare import read_report
+from benchmarks.starvation.reports.report import Report
+from benchmarks.starvation.reports.steps import write_steps
 from benchmarks.starvation.run_metrics import RunMetrics, served
-from benchmarks.starvation.rungs import rungs
-from benchmarks.starvation.selftest import self_test
-from benchmarks.starvation.steps import write_steps
-from benchmarks.starvation.sweep import sized
-from benchmarks.starvation.trial import measure
-from benchmarks.starvation.world import World, joined
 from shards.dataset import Dataset, open_dataset
 from shards.errors import StokerError
 
@@ -70,6 +75,7 @@ def run_as(
 ) -> tuple[Report, list[pa.Table]]:
     """This rank's part of `run`: the report of all ranks, and their steps."""
     dataset = open_dataset(options.data)
+    data = describe_data(dataset, options)
     accelerator = pick_accelerator(options, dataset.manifest.tokenizer.vocab_size, world)
     metrics = RunMetrics()
     with served(metrics, options.metrics_port if world.rank == 0 else None):
@@ -100,7 +106,7 @@ def run_as(
         results=tuple(result for result, _ in measured),
         left_out=left_out,
         device=said,
-        data=describe_data(dataset, options),
+        data=data,
         setup=describe_setup(options, world),
         environment=environment(),
         cards=options.cards * world.size,

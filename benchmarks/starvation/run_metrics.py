@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from benchmarks.starvation.attempt import Feeds
+from benchmarks.starvation.explain.result import Result
+from benchmarks.starvation.loop.attempt import Feeds
+from benchmarks.starvation.loop.progress import Progress
 from benchmarks.starvation.metrics import Reading, serve_collector
-from benchmarks.starvation.progress import Progress
-from benchmarks.starvation.result import Result
 from shards.errors import StokerError
 
 PREFIX = "stoker_benchmark"

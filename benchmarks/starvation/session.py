@@ -27,18 +27,18 @@ import torch
 
 from benchmarks.command import guarded
 from benchmarks.corpus import make_corpus, train_tokenizer
-from benchmarks.starvation import calibration
-from benchmarks.starvation.calibrate import calibrate
-from benchmarks.starvation.calibration import Calibration
+from benchmarks.starvation.cards.model import SIZES
+from benchmarks.starvation.cards.pick import real_model
+from benchmarks.starvation.checks import calibration
+from benchmarks.starvation.checks.calibrate import calibrate
+from benchmarks.starvation.checks.calibration import Calibration
 from benchmarks.starvation.contenders import Contender
+from benchmarks.starvation.contenders.lineup import INLINE, make_contenders, make_inline
 from benchmarks.starvation.here import tokenize_here
-from benchmarks.starvation.lineup import INLINE, make_contenders, make_inline
-from benchmarks.starvation.measure import Plan
-from benchmarks.starvation.model import SIZES
+from benchmarks.starvation.loop.measure import Plan
+from benchmarks.starvation.loop.world import World
 from benchmarks.starvation.options import Options
-from benchmarks.starvation.pick import real_model
 from benchmarks.starvation.run import run
-from benchmarks.starvation.world import World
 from pipelines.options import ReadOptions
 from shards.dataset import Dataset, open_dataset
 

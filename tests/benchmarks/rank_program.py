@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.starvation import StarvationMonitor
-from benchmarks.starvation.accelerator import wait_until
+from benchmarks.starvation.cards.accelerator import wait_until
 
 STEPS, OWN_MS, LATE_MS = 30, 3, 15
 

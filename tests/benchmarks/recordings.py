@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.starvation.recording import HOST_STEP, SPAN, STEP, WORK, Recording, Trace
+from benchmarks.starvation.loop.recording import HOST_STEP, SPAN, STEP, WORK, Recording, Trace
 
 MS = 1_000_000
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.starvation.causes import CALLED, CAUSES, COMPUTE
 from benchmarks.starvation.deck.result import Deck, DeckCard, DeckEpoch, DeckTime
-from benchmarks.starvation.figures import Figures
-from benchmarks.starvation.prices import PRICES
-from benchmarks.starvation.report import Report
-from benchmarks.starvation.result import (
+from benchmarks.starvation.explain.causes import CALLED, CAUSES, COMPUTE
+from benchmarks.starvation.explain.figures import Figures
+from benchmarks.starvation.explain.result import (
     Advice,
     Control,
     Ladder,
@@ -20,7 +18,9 @@ from benchmarks.starvation.result import (
     Timeline,
     WorkersPoint,
 )
-from benchmarks.starvation.statistics import Estimate
+from benchmarks.starvation.explain.statistics import Estimate
+from benchmarks.starvation.reports.prices import PRICES
+from benchmarks.starvation.reports.report import Report
 
 STEPS, STEP_MS = 200, 100.0
 WINDOW_NS = round(STEPS * STEP_MS * 1e6)

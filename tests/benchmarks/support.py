@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.starvation.figures import Figures
-from benchmarks.starvation.report import Report
-from benchmarks.starvation.result import Result
+from benchmarks.starvation.explain.figures import Figures
+from benchmarks.starvation.explain.result import Result
+from benchmarks.starvation.reports.report import Report
 
 
 def figures(stall: float, gaps: tuple[float, ...], **shares: float) -> Figures:

@@ -9,13 +9,13 @@ import pytest
 import torch
 import xxhash
 
-from benchmarks.starvation.accelerator import (
+from benchmarks.starvation.cards.accelerator import (
     EmulatedAccelerator,
     Node,
     real_tokens,
     wait_until,
 )
-from benchmarks.starvation.profiles import PROFILES
+from benchmarks.starvation.cards.profiles import PROFILES
 
 BASE = PROFILES["h100-1b"]
 MS = 1_000_000
@@ -194,7 +194,7 @@ def one_thread():
 
 
 def test_the_model_of_the_real_step_learns_on_a_cpu(one_thread):
-    from benchmarks.starvation.model import Llama, Size
+    from benchmarks.starvation.cards.model import Llama, Size
 
     torch.manual_seed(0)
     model = Llama(Size(layers=2, width=32, heads=4, kv_heads=2, hidden=64), vocabulary=50)
@@ -217,7 +217,7 @@ def test_the_model_of_the_real_step_learns_on_a_cpu(one_thread):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")
 def test_a_gpu_times_its_steps_on_the_hosts_clock():
-    from benchmarks.starvation.gpu import CudaAccelerator
+    from benchmarks.starvation.cards.gpu import CudaAccelerator
 
     device = CudaAccelerator("125m", vocabulary=1000)
     began = time.perf_counter_ns()
@@ -238,7 +238,7 @@ def test_overshoot_is_what_held_the_host_and_nothing_else(monkeypatch):
     late = 30 * MS
     real = wait_until
     monkeypatch.setattr(
-        "benchmarks.starvation.accelerator.wait_until", lambda deadline: real(deadline + late)
+        "benchmarks.starvation.cards.accelerator.wait_until", lambda deadline: real(deadline + late)
     )
     device = EmulatedAccelerator(FAST)
     device.submit(batch())

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.advice import WORTH, WORTH_OF_STALL, advise
-from benchmarks.starvation.causes import CAUSES, COMPUTE, INPUT_CAUSES
-from benchmarks.starvation.merge import merge
-from benchmarks.starvation.recording import Recording
-from benchmarks.starvation.result import Result, WorkersPoint
+from benchmarks.starvation.explain.advice import WORTH, WORTH_OF_STALL, advise
+from benchmarks.starvation.explain.causes import CAUSES, COMPUTE, INPUT_CAUSES
+from benchmarks.starvation.explain.merge import merge
+from benchmarks.starvation.explain.result import Result, WorkersPoint
+from benchmarks.starvation.loop.recording import Recording
 from tests.benchmarks.recordings import loop, spans, work
 from tests.benchmarks.reports import example_result
 

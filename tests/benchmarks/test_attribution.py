@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.attribution import attribute, intervals, subtract, union
-from benchmarks.starvation.causes import COMPUTE, HOST
+from benchmarks.starvation.explain.attribution import attribute, intervals, subtract, union
+from benchmarks.starvation.explain.causes import COMPUTE, HOST
 
 spans = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=8).map(
     lambda pairs: np.array([sorted(p) for p in pairs], dtype=np.int64).reshape(-1, 2)

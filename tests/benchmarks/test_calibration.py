@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.accelerator import EmulatedAccelerator
-from benchmarks.starvation.calibrate import calibrate, card_of
-from benchmarks.starvation.calibration import Calibration, Pair, read, words, write
-from benchmarks.starvation.faults import resident
-from benchmarks.starvation.markdown import markdown
-from benchmarks.starvation.measure import Plan
-from benchmarks.starvation.page import render
-from benchmarks.starvation.trial import measure
+from benchmarks.starvation.cards.accelerator import EmulatedAccelerator
+from benchmarks.starvation.checks.calibrate import calibrate, card_of
+from benchmarks.starvation.checks.calibration import Calibration, Pair, read, words, write
+from benchmarks.starvation.checks.faults import resident
+from benchmarks.starvation.loop.measure import Plan
+from benchmarks.starvation.loop.trial import measure
+from benchmarks.starvation.reports.markdown import markdown
+from benchmarks.starvation.reports.page import render
 from shards.errors import StokerError
 from tests.benchmarks.support import report
 
@@ -29,7 +29,7 @@ CARD = Calibration("NVIDIA H100, Llama 1b", "2026-11-24", (GOOD,))
 
 def test_without_a_calibration_every_form_of_a_report_says_uncalibrated(tmp_path, monkeypatch):
     nothing = tmp_path / "calibration.json"
-    monkeypatch.setattr("benchmarks.starvation.calibration.RECORD", nothing)
+    monkeypatch.setattr("benchmarks.starvation.checks.calibration.RECORD", nothing)
     made = report()
     assert made.document()["calibration"] == "uncalibrated"
     assert "uncalibrated. No GPU was used." in markdown(made)
@@ -38,7 +38,7 @@ def test_without_a_calibration_every_form_of_a_report_says_uncalibrated(tmp_path
 
 def test_a_calibration_that_holds_is_in_every_form_of_a_report(tmp_path, monkeypatch):
     path = write([CARD], tmp_path / "new" / "calibration.json")
-    monkeypatch.setattr("benchmarks.starvation.calibration.RECORD", path)
+    monkeypatch.setattr("benchmarks.starvation.checks.calibration.RECORD", path)
     said = (
         "calibrated against NVIDIA H100, Llama 1b on 2026-11-24: AU within 0.5 points,"
         " p99 gap within 15 %"

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.compare import MORE_IS_BETTER, compare, in_lines, judge, read_report
-from benchmarks.starvation.statistics import Estimate
+from benchmarks.starvation.explain.statistics import Estimate
+from benchmarks.starvation.reports.compare import (
+    MORE_IS_BETTER,
+    compare,
+    in_lines,
+    judge,
+    read_report,
+)
 from shards.errors import StokerError
 from tests.benchmarks.reports import changed_report, example_report
 

@@ -19,7 +19,7 @@ from benchmarks.starvation.contenders import (
     Stoker,
     find_units,
 )
-from benchmarks.starvation.recording import WORK
+from benchmarks.starvation.loop.recording import WORK
 from loaders import TokenDataset
 from pipelines.tokenizer import load_tokenizer
 from shards.errors import StokerError

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.starvation.cpu_time import CpuTime, Look
+from benchmarks.starvation.loop.cpu_time import CpuTime, Look
 
 WORK_S = 0.3
 # Works for so long by its own clock of CPU time, says so, and ends with its stdin.

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.starvation.advice import advise
-from benchmarks.starvation.causes import INPUT_CAUSES
+from benchmarks.starvation.cards.profiles import DECK_8B, DECK_STEPS, PROFILES
+from benchmarks.starvation.checks.faults import Material, Side, resident
 from benchmarks.starvation.contenders import Stoker
-from benchmarks.starvation.faults import Material, Side, resident
-from benchmarks.starvation.merge import merge
+from benchmarks.starvation.explain.advice import advise
+from benchmarks.starvation.explain.causes import INPUT_CAUSES
+from benchmarks.starvation.explain.merge import merge
 from benchmarks.starvation.options import Options
-from benchmarks.starvation.profiles import DECK_8B, DECK_STEPS, PROFILES
 from benchmarks.starvation.run import run
 from tests.benchmarks.reports import example_result
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from benchmarks.starvation.cards.profiles import PROFILES, Profile
 from benchmarks.starvation.deck.command import CARDS, DeckOptions, main, run
 from benchmarks.starvation.deck.result import Deck
-from benchmarks.starvation.profiles import PROFILES, Profile
 from tests.benchmarks.test_report import validate
 from tests.benchmarks.words import lines, write_tokenizer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.starvation.page import render
+from benchmarks.starvation.reports.page import render
 from tests.benchmarks.browser import DESKTOP, PHONE, Browser, browse
 from tests.benchmarks.reports import example_deck, example_report
 from tests.benchmarks.test_page_in_a_browser import WITHOUT_A_PICTURE, sideways

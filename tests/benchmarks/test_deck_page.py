@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.starvation.charts import deck as pictures
 from benchmarks.starvation.deck.words import console
-from benchmarks.starvation.markdown import markdown
-from benchmarks.starvation.page import render
+from benchmarks.starvation.reports.charts import deck as pictures
+from benchmarks.starvation.reports.markdown import markdown
+from benchmarks.starvation.reports.page import render
 from tests.benchmarks.reports import example_deck, example_report
 from tests.benchmarks.support import report
 from tests.benchmarks.test_report import validate

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.attribution import Attribution
-from benchmarks.starvation.causes import CAUSES, INPUT_CAUSES, TOLD_BY_LOADERS
-from benchmarks.starvation.evidence import MARKED, cannot_see, explain, usual_time
-from benchmarks.starvation.recording import PRESSURE, SPAN, WORK
+from benchmarks.starvation.explain.attribution import Attribution
+from benchmarks.starvation.explain.causes import CAUSES, INPUT_CAUSES, TOLD_BY_LOADERS
+from benchmarks.starvation.explain.evidence import MARKED, cannot_see, explain, usual_time
+from benchmarks.starvation.loop.recording import PRESSURE, SPAN, WORK
 from tests.benchmarks.recordings import MS, loop, spans, work
 
 

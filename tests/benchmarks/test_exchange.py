@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.starvation.accelerator import EmulatedAccelerator
-from benchmarks.starvation.exchange import Ranks
-from benchmarks.starvation.profiles import PROFILES
+from benchmarks.starvation.cards.accelerator import EmulatedAccelerator
+from benchmarks.starvation.cards.exchange import Ranks
+from benchmarks.starvation.cards.profiles import PROFILES
 from shards.errors import StokerError
 
 MS = 1_000_000
@@ -90,8 +90,8 @@ import json, sys
 import torch, torch.distributed as dist
 from dataclasses import replace
 from tests.benchmarks.test_exchange import BATCH, FAST
-from benchmarks.starvation.accelerator import EmulatedAccelerator
-from benchmarks.starvation.exchange import GlooExchange
+from benchmarks.starvation.cards.accelerator import EmulatedAccelerator
+from benchmarks.starvation.cards.exchange import GlooExchange
 rank, path = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
 device = EmulatedAccelerator(replace(FAST, step_s=0.01 + 0.02 * rank), exchange=GlooExchange())

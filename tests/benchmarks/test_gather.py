@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.starvation.evidence import explain
-from benchmarks.starvation.gather import decode, encode, shifted
-from benchmarks.starvation.recording import Recording
+from benchmarks.starvation.explain.evidence import explain
+from benchmarks.starvation.loop.gather import decode, encode, shifted
+from benchmarks.starvation.loop.recording import Recording
 from tests.benchmarks.recordings import MS, loop, spans, work
 
 

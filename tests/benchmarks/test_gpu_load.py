@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.starvation.gpu_load import ACTIVE, BUSY, MEMORY, GpuLoad, sm_active
+from benchmarks.starvation.cards.gpu_load import ACTIVE, BUSY, MEMORY, GpuLoad, sm_active
 
 # Stands for the library: two samples that differ, then the same for ever.
 LIBRARY = """

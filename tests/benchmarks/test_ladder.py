@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from benchmarks.starvation.accelerator import Node
-from benchmarks.starvation.contenders import Stoker
-from benchmarks.starvation.faults import (
+from benchmarks.starvation.cards.accelerator import Node
+from benchmarks.starvation.checks.faults import (
     LATENCY_MS,
     ROWS,
     SEQ_LEN,
@@ -18,9 +17,10 @@ from benchmarks.starvation.faults import (
     card,
     resident,
 )
-from benchmarks.starvation.ladder import Card, climb
-from benchmarks.starvation.measure import Plan
-from benchmarks.starvation.rungs import Rung, Rungs, no_room, rungs
+from benchmarks.starvation.checks.ladder import Card, climb
+from benchmarks.starvation.checks.rungs import Rung, Rungs, no_room, rungs
+from benchmarks.starvation.contenders import Stoker
+from benchmarks.starvation.loop.measure import Plan
 from shards.store import open_store
 
 PLAN = Plan(steps=60, warmup=8, seconds=60.0)

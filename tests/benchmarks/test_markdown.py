@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from benchmarks.starvation.compare import compare
-from benchmarks.starvation.markdown import markdown, text
+from benchmarks.starvation.reports.compare import compare
+from benchmarks.starvation.reports.markdown import markdown, text
 from tests.benchmarks.reports import changed_report, example_report
 from tests.benchmarks.support import report
 from tests.benchmarks.test_page import hostile

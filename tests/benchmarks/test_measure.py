@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.starvation.accelerator import EmulatedAccelerator
-from benchmarks.starvation.evidence import explain, input_spans
-from benchmarks.starvation.figures import figures
-from benchmarks.starvation.measure import Plan, record, unthrottled
-from benchmarks.starvation.profiles import PROFILES
-from benchmarks.starvation.recording import HOST_STEP, STEP, Recording, Trace
+from benchmarks.starvation.cards.accelerator import EmulatedAccelerator
+from benchmarks.starvation.cards.profiles import PROFILES
+from benchmarks.starvation.explain.evidence import explain, input_spans
+from benchmarks.starvation.explain.figures import figures
+from benchmarks.starvation.loop.measure import Plan, record, unthrottled
+from benchmarks.starvation.loop.recording import HOST_STEP, STEP, Recording, Trace
 
 MS = 1_000_000
 TIMELINE = np.dtype([(name, np.int64) for name in ("asked", "arrived", "assembled", "delivered")])

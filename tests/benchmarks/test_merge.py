@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.starvation.causes import INPUT_CAUSES
-from benchmarks.starvation.merge import attributions, merge
-from benchmarks.starvation.ranks import split_waits
-from benchmarks.starvation.recording import Recording
-from benchmarks.starvation.result import Result
+from benchmarks.starvation.explain.causes import INPUT_CAUSES
+from benchmarks.starvation.explain.merge import attributions, merge
+from benchmarks.starvation.explain.ranks import split_waits
+from benchmarks.starvation.explain.result import Result
+from benchmarks.starvation.loop.recording import Recording
 from tests.benchmarks.recordings import MS, loop, spans, work
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.starvation import StarvationMonitor
-from benchmarks.starvation.accelerator import wait_until
+from benchmarks.starvation.cards.accelerator import wait_until
 from loaders import DataLoader, TokenDataset
 from shards.errors import StokerError
 from tests.datasets import write_dataset

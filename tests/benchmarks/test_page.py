@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.starvation.causes import CAUSES
-from benchmarks.starvation.charts import gaps, shares
-from benchmarks.starvation.charts.timeline import timeline
-from benchmarks.starvation.compare import compare
-from benchmarks.starvation.page import charts, render
-from benchmarks.starvation.report import console_table, percent
-from benchmarks.starvation.result import WorkersPoint, knee
+from benchmarks.starvation.explain.causes import CAUSES
+from benchmarks.starvation.explain.result import WorkersPoint, knee
+from benchmarks.starvation.reports.charts import gaps, shares
+from benchmarks.starvation.reports.charts.timeline import timeline
+from benchmarks.starvation.reports.compare import compare
+from benchmarks.starvation.reports.page import charts, render
+from benchmarks.starvation.reports.report import console_table, percent
 from tests.benchmarks.reports import changed_report, example_report
 from tests.benchmarks.support import figures, report
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.starvation.compare import compare
-from benchmarks.starvation.page import render
-from benchmarks.starvation.report import Report
+from benchmarks.starvation.reports.compare import compare
+from benchmarks.starvation.reports.page import render
+from benchmarks.starvation.reports.report import Report
 from tests.benchmarks.browser import DESKTOP, PHONE, Browser, browse
 from tests.benchmarks.reports import changed_report, example_report
 from tests.benchmarks.support import report

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.starvation.accelerator import Batch
-from benchmarks.starvation.progress import Progress
+from benchmarks.starvation.cards.accelerator import Batch
+from benchmarks.starvation.loop.progress import Progress
 
 
 class Clock:

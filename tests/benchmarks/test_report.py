@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from benchmarks.starvation import schema
-from benchmarks.starvation.causes import CALLED, CAUSES
-from benchmarks.starvation.report import SCHEMA
+from benchmarks.starvation.explain.causes import CALLED, CAUSES
+from benchmarks.starvation.reports import schema
+from benchmarks.starvation.reports.report import SCHEMA
 from tests.benchmarks.reports import example_deck, example_report
 from tests.benchmarks.support import figures, report
 
@@ -21,7 +21,7 @@ def validate(document: Any) -> None:
 
 
 def test_the_committed_schema_is_the_one_of_the_code():
-    assert SCHEMA.read_text() == schema.text(), "run python -m benchmarks.starvation.schema"
+    assert SCHEMA.read_text() == schema.text(), "run python -m benchmarks.starvation.reports.schema"
 
 
 @pytest.mark.parametrize("made", [example_report(), report()])

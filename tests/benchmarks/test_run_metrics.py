@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.starvation.command import main
 from benchmarks.starvation.contenders import Stoker
-from benchmarks.starvation.progress import Progress
+from benchmarks.starvation.loop.progress import Progress
 from benchmarks.starvation.run_metrics import RunMetrics, served
 from tests.loaders.support import token_dataset
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.starvation.accelerator import Node
+from benchmarks.starvation.cards.accelerator import Node
+from benchmarks.starvation.checks.faults import FAULTS, Fault, Material, Side, card, resident
+from benchmarks.starvation.checks.selftest import control, row, self_test
 from benchmarks.starvation.command import main
-from benchmarks.starvation.faults import FAULTS, Fault, Material, Side, card, resident
-from benchmarks.starvation.selftest import control, row, self_test
 from shards.errors import StokerError
 
 STEPS = 60

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.starvation import calibration
+from benchmarks.starvation.checks import calibration
 from benchmarks.starvation.here import tokenize_here
 from benchmarks.starvation.session import Session, main, name_of
 from loaders import TokenDataset

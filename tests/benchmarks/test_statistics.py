@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.starvation.statistics import Columns, estimate, spread, warmup_steps
+from benchmarks.starvation.explain.statistics import Columns, estimate, spread, warmup_steps
 
 
 def slow_start(steps: int, warmup: int, seed: int = 0) -> np.ndarray:

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pyarrow.parquet as pq
 
-from benchmarks.starvation.causes import CAUSES
-from benchmarks.starvation.steps import SCHEMA, step_table, write_steps
+from benchmarks.starvation.explain.causes import CAUSES
+from benchmarks.starvation.reports.steps import SCHEMA, step_table, write_steps
 from tests.benchmarks.recordings import MS, loop
 
 

@@ -11,20 +11,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.starvation.accelerator import EmulatedAccelerator
-from benchmarks.starvation.attempt import Elsewhere, Resumable, attempt
+from benchmarks.starvation.cards.accelerator import EmulatedAccelerator
+from benchmarks.starvation.cards.profiles import PROFILES
+from benchmarks.starvation.checks.ladder import Card
 from benchmarks.starvation.command import main
 from benchmarks.starvation.contenders import InlineTokenization, OwnLoader, Stoker, find_units
-from benchmarks.starvation.ladder import Card
-from benchmarks.starvation.lineup import make_peers
-from benchmarks.starvation.measure import Plan
-from benchmarks.starvation.merge import merge
+from benchmarks.starvation.contenders.lineup import make_peers
+from benchmarks.starvation.contenders.peer import KNOWN, Peer
+from benchmarks.starvation.explain.merge import merge
+from benchmarks.starvation.loop.attempt import Elsewhere, Resumable, attempt
+from benchmarks.starvation.loop.measure import Plan
+from benchmarks.starvation.loop.sweep import sized, sweep
+from benchmarks.starvation.loop.trial import measure
+from benchmarks.starvation.loop.world import World
 from benchmarks.starvation.options import PEERS, Options
-from benchmarks.starvation.peer import KNOWN, Peer
-from benchmarks.starvation.profiles import PROFILES
-from benchmarks.starvation.sweep import sized, sweep
-from benchmarks.starvation.trial import measure
-from benchmarks.starvation.world import World
 from pipelines.tokenizer import load_tokenizer
 from shards.errors import StokerError
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from benchmarks.starvation import StarvationMonitor
-from benchmarks.starvation.accelerator import EmulatedAccelerator
+from benchmarks.starvation.cards.accelerator import EmulatedAccelerator
+from benchmarks.starvation.cards.cpu import CpuAccelerator
+from benchmarks.starvation.cards.model import SIZES, Llama
+from benchmarks.starvation.cards.pick import pick_accelerator
+from benchmarks.starvation.cards.training import TrainingStep
 from benchmarks.starvation.command import main
-from benchmarks.starvation.cpu import CpuAccelerator
-from benchmarks.starvation.model import SIZES, Llama
+from benchmarks.starvation.loop.world import World
 from benchmarks.starvation.options import Options
-from benchmarks.starvation.pick import pick_accelerator
-from benchmarks.starvation.training import TrainingStep
-from benchmarks.starvation.world import World
 from shards.errors import StokerError
 
 VOCABULARY = 100

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.starvation.watching import PRESSURE_FILES, Watch
+from benchmarks.starvation.loop.watching import PRESSURE_FILES, Watch
 
 # Of <sys/mman.h>, Linux 5.4; Python has no name for it.
 MADV_PAGEOUT = 21

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.starvation.command import main
-from benchmarks.starvation.launch import launch
-from benchmarks.starvation.measure import Plan
-from benchmarks.starvation.world import AHEAD, World, joined, told
+from benchmarks.starvation.loop.launch import launch
+from benchmarks.starvation.loop.measure import Plan
+from benchmarks.starvation.loop.world import AHEAD, World, joined, told
 from shards.errors import StokerError
 
 SECOND = 1_000_000_000

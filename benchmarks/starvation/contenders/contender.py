@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.cards.accelerator import Batch
 
 
 class Feeder(Protocol):

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.cards.accelerator import Batch
 from benchmarks.starvation.contenders.work import KeptWork, TimedCollate, WorkClock
 from pipelines.inputs import find_inputs
 from pipelines.options import ReadOptions

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.starvation.accelerator import Batch
-from benchmarks.starvation.epochs import Epochs
+from benchmarks.starvation.cards.accelerator import Batch
+from benchmarks.starvation.loop.epochs import Epochs
 from shards.errors import StokerError
 
 

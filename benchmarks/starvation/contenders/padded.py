@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
-from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.cards.accelerator import Batch
 from benchmarks.starvation.contenders.work import KeptWork, TimedCollate, WorkClock
-from benchmarks.starvation.epochs import Epochs
+from benchmarks.starvation.loop.epochs import Epochs
 from pipelines.options import ReadOptions
 from pipelines.plan import Unit
 from pipelines.read import read_unit

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.cards.accelerator import Batch
 
 
 @dataclass

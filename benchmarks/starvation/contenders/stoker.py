@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.loading.delay import delayed
 from benchmarks.s3_server import serve_s3
-from benchmarks.starvation.accelerator import Batch
-from benchmarks.starvation.epochs import Epochs
+from benchmarks.starvation.cards.accelerator import Batch
+from benchmarks.starvation.loop.epochs import Epochs
 from loaders import DataLoader, TokenDataset
 from shards.errors import StokerError
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from benchmarks.starvation.accelerator import Batch
-from benchmarks.starvation.recording import WORK
+from benchmarks.starvation.cards.accelerator import Batch
+from benchmarks.starvation.loop.recording import WORK
 
 KINDS = ("fetch", "prep", "assemble")
 KEPT_BATCHES = 4096

@@ -16,6 +16,9 @@ import torch
 
 from benchmarks.command import guarded
 from benchmarks.environment import environment
+from benchmarks.starvation.cards.model import SIZES
+from benchmarks.starvation.cards.pick import pick_accelerator
+from benchmarks.starvation.cards.profiles import PROFILES
 from benchmarks.starvation.deck.loop import (
     BATCH_SIZE,
     MAX_LENGTH,
@@ -32,15 +35,12 @@ from benchmarks.starvation.describe import (
     describe_setup,
     find_price,
 )
-from benchmarks.starvation.model import SIZES
+from benchmarks.starvation.loop.world import World
 from benchmarks.starvation.options import Options
-from benchmarks.starvation.pick import pick_accelerator
-from benchmarks.starvation.profiles import PROFILES
-from benchmarks.starvation.report import Report
+from benchmarks.starvation.reports.report import Report
+from benchmarks.starvation.reports.steps import write_steps
 from benchmarks.starvation.run import try_out
 from benchmarks.starvation.run_metrics import RunMetrics
-from benchmarks.starvation.steps import write_steps
-from benchmarks.starvation.world import World
 from pipelines.options import ReadOptions
 from shards.dataset import open_dataset
 

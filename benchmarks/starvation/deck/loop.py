@@ -16,8 +16,8 @@ from benchmarks.starvation.deck.data import write_rows
 from benchmarks.starvation.deck.packed import FORM, PackedRows, filled
 from benchmarks.starvation.deck.result import Deck, DeckCard, DeckEpoch, DeckTime
 from benchmarks.starvation.deck.targets import Counted, beyond, count
-from benchmarks.starvation.result import Result
-from benchmarks.starvation.statistics import Estimate
+from benchmarks.starvation.explain.result import Result
+from benchmarks.starvation.explain.statistics import Estimate
 from loaders import DataLoader, TokenDataset
 from pipelines.options import ReadOptions
 from pipelines.tokenizer import load_tokenizer

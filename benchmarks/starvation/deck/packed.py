@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.cards.accelerator import Batch
 from benchmarks.starvation.contenders import Stoker
 from loaders.blocks import IGNORED
 

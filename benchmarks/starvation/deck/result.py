@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.starvation.statistics import Estimate
+from benchmarks.starvation.explain.statistics import Estimate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.starvation.accelerator import Batch
+from benchmarks.starvation.cards.accelerator import Batch
 from loaders.blocks import IGNORED
 
 Ints = npt.NDArray[np.int64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.starvation.deck.result import Deck, DeckCard
-from benchmarks.starvation.statistics import Estimate
+from benchmarks.starvation.explain.statistics import Estimate
 
 Rows = list[tuple[str, list[str]]]
 GOAL = 3.5

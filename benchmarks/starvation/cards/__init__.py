@@ -1,0 +1,1 @@
+"""What a loop feeds: emulated cards and real ones, and how long their steps take."""

@@ -1,0 +1,1 @@
+"""What people and programs get: the page, report.md, report.json, steps.parquet, a comparison."""
