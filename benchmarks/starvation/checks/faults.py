@@ -301,8 +301,9 @@ def padding(material: Material) -> Fault:
 FAULTS: dict[str, Callable[[Material], Fault]] = {
     "clean": clean,
     "preprocessing": preprocessing,
-    "latency": latency,
     "slow worker": slow_worker,
+    # Behind what forks: an S3 client complains of forks while its requests are under way.
+    "latency": latency,
     "slow link": slow_link,
     "pageable memory": pageable,
     "straggler": straggler,
