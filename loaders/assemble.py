@@ -30,8 +30,9 @@ Marks = tuple[int, int, int, int]
 Ready = tuple[Batch, int, int, Marks]
 
 _ASK_AT_ONCE = 8
-# What leaving the program waits for a chunk that is being made: a few milliseconds of work.
-_EXIT_SECONDS = 1.0
+# What leaving the program waits for a chunk that is being made: milliseconds of work, on a machine
+# that has time for it.
+_EXIT_SECONDS = 5.0
 
 
 @dataclass(eq=False)
