@@ -126,7 +126,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add(how, "--seeds", "times that each contender is measured", 3, type=int)
     _add(how, "--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
-    _add(how, "--seconds", "at most, for either of the two", 60.0, type=float)
+    _add(
+        how,
+        "--seconds",
+        "at most, for a contender's warm-up, and again for its window",
+        60.0,
+        type=float,
+    )
     _add(how, "--workers", "processes that tokenize inline; 0: one a core", 0, type=int)
     _add(
         how,

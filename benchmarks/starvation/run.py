@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -17,7 +19,7 @@ from benchmarks.starvation.cards.profiles import PROFILES
 from benchmarks.starvation.checks.ladder import Card, climb
 from benchmarks.starvation.checks.rungs import rungs
 from benchmarks.starvation.checks.selftest import self_test
-from benchmarks.starvation.contenders import Contender
+from benchmarks.starvation.contenders import Contender, OwnLoader
 from benchmarks.starvation.contenders.lineup import (
     make_contenders,
     make_peers,
@@ -62,6 +64,7 @@ def run(
     """
     # Before anything is measured: a wrong file should not cost minutes.
     older = None if options.compare is None else read_report(options.compare)
+    check_folder(options.output)
     with joined(options.ranks) as world:
         report, tables = run_as(world, options, job, line_up)
         if world.rank == 0:
@@ -86,13 +89,17 @@ def run_as(
             left_out |= absent
             everyone: list[Feeds] = [*contenders, *peers]
             check_sweep(options, everyone)
+            for each in everyone:
+                if isinstance(each, OwnLoader):
+                    each.try_first(options.shape)
             measured, said = [], describe_device(accelerator, card.profile, options)
             for each in everyone:
                 try:
                     result, table, facts = try_out(each, accelerator, options, world, metrics)
                 except StokerError as error:
-                    # What another library can't do is told, and the others go on.
-                    if not isinstance(each, Peer):
+                    # What somebody else's loader can't do is told, and the others go on; other
+                    # ranks would wait for this one.
+                    if world.size > 1 or not isinstance(each, (Peer, OwnLoader)):
                         raise
                     left_out[each.title] = str(error)
                 else:
@@ -142,6 +149,18 @@ def try_out(
     result = replace(result, counters={**result.counters, **load.counters()})
     metrics.measured(result)
     return result, table, load.facts
+
+
+def check_folder(folder: Path) -> None:
+    """Now, since nobody wants to measure for nothing; it is made when there is something to write.
+
+    Raises:
+        StokerError: it can't be made, or can't be written to.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "can't be written to" if there.is_dir() else "is no folder"
+        raise StokerError(f"--output {folder}: {there} {why}: choose another folder")
 
 
 def check_sweep(options: Options, contenders: Sequence[Feeds]) -> None:

@@ -210,10 +210,18 @@ def make():
         ("my_loader", "[]", "must be module:function"),
         ("my_loader:nothing", "[]", "has no function nothing"),
         ("no_such_module_here:make", "[]", "No module named"),
-        ("my_loader:make", "7", "returned a int"),
+        ("my_loader:make", "7", "returned int: it must return batches"),
         ("my_loader:make", "[]", "gave no batch"),
         ("my_loader:make", "[torch.zeros(2)]", "gave Tensor: a batch must be"),
         ("my_loader:make", "[{'input_ids': torch.zeros(2)}]", "and labels or attention_mask"),
+        ("my_loader:make", "[{'input_ids': [1], 'labels': [1]}]", "'builtins.list'.* of tensors"),
+        (
+            "my_loader:make",
+            "[dict.fromkeys(('input_ids', 'labels'), torch.zeros(1, 2))]",
+            "input_ids that are float32: ids are whole numbers",
+        ),
+        ("my_loader:make", "[1 / 0]", "failed: ZeroDivisionError: division by zero"),
+        ("my_loader:make", "(1 / 0 for _ in range(2))", "failed: ZeroDivisionError: division by"),
     ],
 )
 def test_a_wrong_loader_is_an_error_that_says_what_it_must_be(
@@ -222,6 +230,31 @@ def test_a_wrong_loader_is_an_error_that_says_what_it_must_be(
     write_loader(tmp_path, f"def make():\n    return {returned}\n", monkeypatch)
     with pytest.raises(StokerError, match=message):
         next(OwnLoader(spec).open())
+
+
+@pytest.mark.parametrize("shape", ["2, 8", "4, 9", "32"])
+def test_a_loader_whose_batches_are_another_load_is_refused(shape, tmp_path, monkeypatch):
+    ids = f"torch.zeros({shape}, dtype=torch.int64)"
+    text = f"def make():\n    return [dict.fromkeys(('input_ids', 'labels'), {ids})]\n"
+    write_loader(tmp_path, text, monkeypatch)
+    with pytest.raises(StokerError, match=r"everyone else \(4, 8\): choose --batch-size and"):
+        OwnLoader("my_loader:make").try_first((4, 8))
+
+
+def test_rows_shorter_than_the_others_are_no_other_load(tmp_path, monkeypatch):
+    ids = "torch.zeros(4, 5, dtype=torch.int64)"
+    text = f"def make():\n    return [dict.fromkeys(('input_ids', 'labels'), {ids})]\n"
+    write_loader(tmp_path, text, monkeypatch)
+    OwnLoader("my_loader:make").try_first((4, 8))
+
+
+def test_a_generator_is_told_apart_from_a_loader_without_batches(tmp_path, monkeypatch):
+    one = "{'input_ids': torch.zeros(1, 2, dtype=torch.int64), 'labels': torch.zeros(1, 2)}"
+    write_loader(tmp_path, f"def make():\n    return ({one} for _ in range(3))\n", monkeypatch)
+    batches = OwnLoader("my_loader:make").open()
+    assert len(list(itertools.islice(batches, 3))) == 3
+    with pytest.raises(StokerError, match=r"no generator \(after 3 batches\)"):
+        next(batches)
 
 
 def digest(batches, count: int = 12) -> list[bytes]:
@@ -284,7 +317,7 @@ def test_a_loader_says_which_batches_began_an_epoch(made, tmp_path, monkeypatch)
     assert stoker.epochs() == (steps, 2 * steps)
     write_loader(
         tmp_path,
-        "ids = torch.zeros(1, 2)\n"
+        "ids = torch.zeros(1, 2, dtype=torch.int64)\n"
         "def make():\n    return [{'input_ids': ids, 'labels': ids}] * 3\n",
         monkeypatch,
     )

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmarks.starvation.command import main
 from benchmarks.starvation.options import Options
@@ -121,6 +124,45 @@ def test_without_the_text_inline_tokenization_is_left_out_and_the_report_says_wh
     )
     assert [r.name for r in report.results] == ["resident", "stoker"]
     assert "--text" in report.left_out["inline tokenization"]
+
+
+SMALL: dict[str, Any] = {
+    **{"seq_len": 128, "batch_size": 8, "time_scale": 0.05},
+    **{"steps": 5, "seeds": 1, "warmup": 1},
+}
+
+
+@pytest.mark.parametrize("place", ["file", "file/folder"])
+def test_a_folder_that_cant_be_made_is_an_error_before_anything_is_measured(made, tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(StokerError, match=f"--output .*{place}: .*file is no folder"):
+        run(Options(data=made.tokens, output=tmp_path / place, **SMALL))
+
+
+def test_a_loader_that_fails_at_once_costs_no_measurement(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.starvation.run.try_out", lambda *_: pytest.fail("measured"))
+    with pytest.raises(StokerError, match="failed: RuntimeError: no disk"):
+        run(Options(data=made.tokens, output=tmp_path, loader=f"{__name__}:broken", **SMALL))
+
+
+def test_a_loader_that_fails_later_is_left_out_with_what_it_said(made, tmp_path):
+    options = Options(data=made.tokens, output=tmp_path, loader=f"{__name__}:breaking", **SMALL)
+    report = run(options)
+    assert [r.name for r in report.results] == ["resident", "stoker"]
+    said = report.left_out[f"{__name__}:breaking"]
+    assert "failed: RuntimeError: no disk" in said
+    assert (tmp_path / "report.json").exists()
+
+
+def broken() -> list[dict[str, torch.Tensor]]:
+    raise RuntimeError("no disk")
+
+
+def breaking() -> Iterator[dict[str, torch.Tensor]]:
+    ids = torch.ones(8, 128, dtype=torch.int64)
+    for _ in range(3):
+        yield {"input_ids": ids, "labels": ids}
+    raise RuntimeError("no disk")
 
 
 def test_the_data_may_lie_on_s3(made, s3, tmp_path):

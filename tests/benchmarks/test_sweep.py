@@ -72,7 +72,7 @@ def test_each_number_of_workers_is_tried_alone_and_in_the_loop(made, device):
 
 def test_who_takes_no_number_of_workers_is_not_swept(made, device, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    batch = "{'input_ids': torch.zeros(8, 128), 'labels': torch.zeros(8, 128)}"
+    batch = "dict.fromkeys(('input_ids', 'labels'), torch.zeros(8, 128, dtype=torch.int64))"
     (tmp_path / "sized_loaders.py").write_text(
         f"import torch\ndef fixed():\n    return [{batch}]\n"
         f"def free(workers=3):\n    return [{batch}] * (workers + 1)\n"

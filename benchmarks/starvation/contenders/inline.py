@@ -192,7 +192,11 @@ def find_units(
         StokerError: no such input, or Parquet without such a column.
     """
     reading = reading or ReadOptions()
-    inputs = find_inputs(names)
+    try:
+        inputs = find_inputs(names)
+    except StokerError as error:
+        # The tokenize job's option.
+        raise StokerError(str(error).replace("--input", "--text")) from error
     total = sum(item.size for item in inputs)
     workers = max(1, workers)
     unit_bytes = max(1, min(SMALLEST_UNIT, total // workers), total // (4 * workers))

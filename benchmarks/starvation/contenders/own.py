@@ -65,14 +65,19 @@ class OwnLoader:
         given: dict[str, int] = {"seed": seed} if self._takes("seed") else {}
         if self.workers is not None:
             given["workers"] = self.workers
-        self._loader = self._function(**given)
+        try:
+            self._loader = self._function(**given)
+        except StokerError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
         if not isinstance(self._loader, Iterable):
             kind = type(self._loader).__name__
-            raise StokerError(f"--loader {self.spec} returned a {kind}: it must return batches")
+            raise StokerError(f"--loader {self.spec} returned {kind}: it must return batches")
         epochs = Epochs(
-            _Checked(self._loader, self._check),
+            _Checked(self._loader, self._check, self._failed),
             f"--loader {self.spec} gave no batch in an epoch: it must be something that can be"
-            " iterated over again and again, a list or a DataLoader for example",
+            " iterated over again and again, a list or a DataLoader for example, no generator",
         )
         self._begun = epochs.begun
         return epochs
@@ -100,30 +105,78 @@ class OwnLoader:
             # Some functions written in C tell nobody what they take.
             return False
 
+    def try_first(self, shape: tuple[int, int]) -> None:
+        """Take one batch before anything is measured, of (rows, tokens a row at most) `shape`.
+
+        Raises:
+            StokerError: it fails, or gives something else; another shape would be another load,
+                which nobody could compare.
+        """
+        ids = next(self.open())["input_ids"]
+        rows, most = shape
+        if ids.ndim != 2 or len(ids) != rows or ids.shape[1] > most:
+            raise StokerError(
+                f"--loader {self.spec} gave input_ids of shape {tuple(ids.shape)}, and everyone"
+                f" else {shape}: choose --batch-size and --seq-len as it has them"
+            )
+
     def _check(self, batch: object) -> None:
-        wanted = "a mapping of tensors with input_ids, and labels or attention_mask"
-        keys = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
-        tensors = isinstance(batch, Mapping) and all(
-            isinstance(value, torch.Tensor) for value in batch.values()
+        if not isinstance(batch, Mapping):
+            raise self._wrong(type(batch).__name__)
+        kinds = {str(key): _kind(value) for key, value in batch.items()}
+        tensors = all(isinstance(value, torch.Tensor) for value in batch.values())
+        if not tensors or "input_ids" not in kinds or not {"labels", "attention_mask"} & set(kinds):
+            raise self._wrong(kinds)
+        if batch["input_ids"].is_floating_point():
+            raise StokerError(
+                f"--loader {self.spec} gave input_ids that are {kinds['input_ids']}: ids are whole"
+                " numbers"
+            )
+
+    def _wrong(self, found: object) -> StokerError:
+        return StokerError(
+            f"--loader {self.spec} gave {found}: a batch must be a mapping of tensors with"
+            " input_ids, and labels or attention_mask"
         )
-        if not tensors or "input_ids" not in keys or not {"labels", "attention_mask"} & set(keys):
-            raise StokerError(f"--loader {self.spec} gave {keys}: a batch must be {wanted}")
+
+    def _failed(self, error: Exception) -> StokerError:
+        return StokerError(
+            f"--loader {self.spec} failed: {type(error).__name__}: {error} (STOKER_DEBUG=1 shows"
+            " where)"
+        )
+
+
+def _kind(value: object) -> str:
+    """ "int64" of a tensor, "numpy.ndarray" of what is none."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype).removeprefix("torch.")
+    return f"{type(value).__module__}.{type(value).__name__}"
 
 
 class _Checked(Iterable[Batch]):
-    """`loader`, the first batch of each epoch checked."""
+    """`loader`, the first batch of each epoch checked, its errors as one line."""
 
-    def __init__(self, loader: Iterable[Batch], check: Callable[[object], None]) -> None:
-        self._loader, self._check = loader, check
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        check: Callable[[object], None],
+        failed: Callable[[Exception], StokerError],
+    ) -> None:
+        self._loader, self._check, self._failed = loader, check, failed
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self._loader)
-        for first in batches:
-            self._check(first)
-            yield first
-            del first
-            break
-        yield from batches
+        try:
+            batches = iter(self._loader)
+            for first in batches:
+                self._check(first)
+                yield first
+                del first
+                break
+            yield from batches
+        except StokerError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
 
 
 def _load(spec: str) -> Any:

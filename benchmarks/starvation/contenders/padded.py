@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,8 @@ def open_tokenizer(folder: str) -> Any:
     Raises:
         StokerError: no such folder, or none in it.
     """
+    if not Path(folder).is_dir():
+        raise StokerError(f"{folder}: no such folder; a HF tokenizer's is wanted")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -74,7 +74,10 @@ class Stoker:
         uri = self.uri if self.latency_ms is None else self._served
         if uri is None:
             raise StokerError(f"{self.title}: open it inside its ready(), which starts its server")
-        dataset = TokenDataset(uri, self.seq_len, split=self.split, **self.form)
+        try:
+            dataset = TokenDataset(uri, self.seq_len, split=self.split, **self.form)
+        except ValueError as error:
+            raise StokerError(str(error)) from error
         if len(dataset) < self.batch_size:
             raise StokerError(
                 f"{self.uri} holds {len(dataset)} samples of {self.seq_len} tokens, less than one"

@@ -182,7 +182,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--steps", "steps measured", 200, type=int)
     add("--seeds", "times that each way is measured", 3, type=int)
     add("--warmup", "steps before the window opens (default: found by MSER-5)", type=int)
-    add("--seconds", "at most, for either of the two", 300.0, type=float)
+    add(
+        "--seconds",
+        "at most, for a warm-up, and again for its window",
+        300.0,
+        type=float,
+    )
     return parser
 
 

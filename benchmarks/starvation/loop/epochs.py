@@ -34,6 +34,7 @@ class Epochs(Iterator[Batch]):
             self._batches = iter(self._loader)
             batch = next(self._batches, None)
         if batch is None:
-            raise StokerError(self._empty)
+            after = f" (after {self._taken} batches)" if self._taken else ""
+            raise StokerError(self._empty + after)
         self._taken += 1
         return batch
