@@ -102,9 +102,22 @@ class StarvationMonitor(Generic[B]):
         self._leave.close()
         if kind is None and len(self._bounds) >= 2:
             self._recording = self._recorded()
+        self._marks = None
 
     def __iter__(self) -> Iterator[B]:
-        """The batches of one epoch of the loader."""
+        """The batches of one epoch of the loader.
+
+        Raises:
+            StokerError: not inside of the monitor's `with` block.
+        """
+        if self._marks is None:
+            raise StokerError(
+                f"the monitor of {self.name!r} watches only inside of its `with` block: write"
+                " `with monitor:` around the loop over it"
+            )
+        return self._epoch()
+
+    def _epoch(self) -> Iterator[B]:
         try:
             if self._rows:
                 self._epochs.append(len(self._rows))

@@ -137,10 +137,15 @@ def test_a_loop_that_is_left_and_entered_again_goes_on_in_the_same_record():
     assert run.host["asked"][4] - run.trace.steps["end"][3] >= 5 * MS
 
 
-def test_batches_pass_unwatched_outside_of_the_block():
-    monitor = StarvationMonitor([1, 2, 3])
-    assert list(monitor) == [1, 2, 3]
-    assert monitor.steps == 0
+def test_a_loop_before_or_behind_the_block_is_told_what_to_write():
+    monitor = StarvationMonitor([1, 2, 3], name="mine")
+    with pytest.raises(StokerError, match="'mine' watches only inside of its"):
+        iter(monitor)
+    with monitor:
+        assert list(monitor) == [1, 2, 3]
+    with pytest.raises(StokerError, match="write `with monitor:` around the loop"):
+        iter(monitor)
+    assert monitor.steps == 3
 
 
 def test_an_error_in_the_loop_is_the_loops_own():
