@@ -82,7 +82,16 @@ class StarvationMonitor(Generic[B]):
         self.overhead_ns = 0
 
     def __enter__(self) -> Self:
-        """Begin to watch."""
+        """Begin to watch.
+
+        Raises:
+            StokerError: it was entered before: its record is one.
+        """
+        if self._entered:
+            raise StokerError(
+                f"the monitor of {self.name!r} was entered before: make a new one, or loop over it"
+                " again inside of one `with` block"
+            )
         self._marks = marks_of(self.device)
         self._entered = time.perf_counter_ns()
         self._cpu = _cpu_seconds()

@@ -148,6 +148,18 @@ def test_a_loop_before_or_behind_the_block_is_told_what_to_write():
     assert monitor.steps == 3
 
 
+def test_a_monitor_is_entered_once():
+    monitor = StarvationMonitor([BATCH] * 3, device="cpu", name="mine")
+    with monitor:
+        list(monitor)
+        with pytest.raises(StokerError, match="'mine' was entered before"), monitor:
+            pass
+        list(monitor)
+    with pytest.raises(StokerError, match="make a new one, or loop over it again"), monitor:
+        pass
+    assert len(monitor.recording().host) == 6
+
+
 def test_an_error_in_the_loop_is_the_loops_own():
     def loop() -> None:
         with StarvationMonitor([1, 2, 3]) as monitor:
