@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_a_loop_that_waits_is_starved_by_as_much():
     assert result.advice[0].cause == "input"
     assert "loader starved" in report.verdict
     assert "mainly waiting for input" in report.verdict
+
+
+def test_a_report_is_written_to_a_folder_named_by_a_string(tmp_path: Path):
+    with StarvationMonitor([BATCH] * 3, device="cpu") as monitor:
+        list(monitor)
+    written = monitor.report().write(str(tmp_path / "report"))
+    assert [path.name for path in written] == ["report.json", "report.html", "report.md"]
+    assert all(path.parent == tmp_path / "report" and path.exists() for path in written)
 
 
 def test_every_step_is_recorded_with_its_size():
