@@ -121,11 +121,51 @@ def test_only_known_causes_can_be_marked():
         pass
 
 
-def test_a_monitor_that_saw_nothing_says_what_it_needs():
-    with StarvationMonitor([1], name="mine") as monitor:
+def test_a_monitor_without_a_report_says_what_is_missing():
+    monitor = StarvationMonitor([1], device="cpu", name="mine")
+    with pytest.raises(StokerError, match="'mine' was never entered: write `with monitor:`"):
+        monitor.report()
+    with monitor:
         list(monitor)
+        with pytest.raises(StokerError, match="'mine' is still watching"):
+            monitor.report()
     with pytest.raises(StokerError, match="'mine' saw 1 steps: a report needs two"):
         monitor.report()
+
+
+def interrupted(steps: int) -> StarvationMonitor[dict[str, torch.Tensor]]:
+    """The monitor of a loop that raised in its last step."""
+    monitor = StarvationMonitor([BATCH] * 10, device="cpu", name="mine")
+
+    def loop() -> None:
+        with monitor:
+            for number, _ in enumerate(monitor, 1):
+                if number == steps:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    return monitor
+
+
+def test_a_loop_that_raised_has_the_report_of_its_steps_until_then_which_says_so():
+    monitor = interrupted(6)
+    report = monitor.report()
+    assert len(monitor.recording().host) == 6
+    assert report.setup["cut short"] == "by KeyboardInterrupt after 6 steps"
+    result = report.results[0]
+    assert sum(result.causes.values()) == result.window_ns
+
+
+def test_a_loop_that_raised_too_early_has_none_and_the_error_names_why():
+    with pytest.raises(StokerError, match="saw 1 steps until the loop raised KeyboardInterrupt"):
+        interrupted(1).report()
+
+
+def test_a_loop_that_ended_well_has_a_report_that_was_not_cut_short():
+    with StarvationMonitor([BATCH] * 4, device="cpu") as monitor:
+        list(monitor)
+    assert "cut short" not in monitor.report().setup
 
 
 def test_a_loop_that_is_left_and_entered_again_goes_on_in_the_same_record():
