@@ -3,7 +3,7 @@
 A loader's waits in next() are an upper bound of starvation: one while the device still has work is
 none. A monitor tells the two apart, roughly while it runs and exactly in its report.
 
-with serve(loader=loader, monitor=monitor, port=9405):
+with monitor, serve(loader=loader, monitor=monitor, port=9405):
     for batch in monitor: ...
 
 `cluster/dashboards/starvation.json` is a Grafana dashboard of them.

@@ -78,11 +78,24 @@ class StarvationMonitor(Generic[B]):
         self._epochs: list[int] = []
         self._started: int | None = None
         self._marks: Marks | None = None
+        # After the block: its marks, its wall and CPU seconds, and the error that ended it.
+        self._seen: Marks | None = None
+        self._spent = (0.0, 0.0)
+        self._stopped: str | None = None
         self._recording: Recording | None = None
         self.overhead_ns = 0
 
     def __enter__(self) -> Self:
-        """Begin to watch."""
+        """Begin to watch.
+
+        Raises:
+            StokerError: it was entered before: its record is one.
+        """
+        if self._entered:
+            raise StokerError(
+                f"the monitor of {self.name!r} was entered before: make a new one, or loop over it"
+                " again inside of one `with` block"
+            )
         self._marks = marks_of(self.device)
         self._entered = time.perf_counter_ns()
         self._cpu = _cpu_seconds()
@@ -100,11 +113,27 @@ class StarvationMonitor(Generic[B]):
         self.end_step()
         self._watch.stop()
         self._leave.close()
-        if kind is None and len(self._bounds) >= 2:
+        self._spent = self._since_entered()
+        self._stopped = kind.__name__ if kind is not None else None
+        # Behind an error the device may answer no more: it is waited for when somebody asks.
+        self._seen, self._marks = self._marks, None
+        if kind is None and self.steps >= 2:
             self._recording = self._recorded()
 
     def __iter__(self) -> Iterator[B]:
-        """The batches of one epoch of the loader."""
+        """The batches of one epoch of the loader.
+
+        Raises:
+            StokerError: not inside of the monitor's `with` block.
+        """
+        if self._marks is None:
+            raise StokerError(
+                f"the monitor of {self.name!r} watches only inside of its `with` block: write"
+                " `with monitor:` around the loop over it"
+            )
+        return self._epoch()
+
+    def _epoch(self) -> Iterator[B]:
         try:
             if self._rows:
                 self._epochs.append(len(self._rows))
@@ -168,8 +197,8 @@ class StarvationMonitor(Generic[B]):
         got, worked = time.perf_counter_ns(), time.thread_time_ns()
         if self._marks is None or self._full or self._started is not None:
             return
-        self._rows.append((self._asked or got, got))
         self._sizes.append(_sizes(batch))
+        self._rows.append((self._asked or got, got))
         self._asked = 0
         self._started = self._marks.mark()
         self.overhead_ns += time.thread_time_ns() - worked
@@ -187,20 +216,36 @@ class StarvationMonitor(Generic[B]):
         self.overhead_ns += time.thread_time_ns() - worked
 
     def recording(self) -> Recording:
-        """What was seen by this rank.
+        """What was seen by this rank; of a loop that raised, what was seen until then.
 
         Raises:
-            StokerError: the `with` block isn't over, or it saw less than two steps.
+            StokerError: the `with` block isn't over or was never entered, or less than two steps
+                were seen.
         """
+        if missing := self._missing():
+            raise StokerError(f"the monitor of {self.name!r} {missing}")
         if self._recording is None:
-            raise StokerError(
-                f"the monitor of {self.name!r} saw {self.steps} steps: a report needs two at"
-                " least, and a `with` block that has ended without an error"
-            )
+            self._recording = self._recorded()
         return self._recording
+
+    def _missing(self) -> str | None:
+        """What keeps this monitor from a report, in words."""
+        if not self._entered:
+            return "was never entered: write `with monitor:` around the loop over it"
+        if self._marks is not None:
+            return (
+                "is still watching: a report is there once its `with` block is over, and so_far()"
+                " at any moment"
+            )
+        if self.steps >= 2:
+            return None
+        ended = f" until the loop raised {self._stopped}" if self._stopped else ""
+        return f"saw {self.steps} steps{ended}: a report needs two at least"
 
     def report(self) -> Report:
         """What was seen by all ranks; with `torch.distributed` initialized every rank calls this.
+
+        If this rank's loop raised, its `setup` says so: the step in which it did is the last one.
 
         Raises:
             StokerError: see `recording`.
@@ -221,20 +266,30 @@ class StarvationMonitor(Generic[B]):
                 **self._load.facts,
             },
             data={},
-            setup={"steps": str(result.figures.steps), "ranks": str(len(ranks))},
+            setup=self._setup(result.figures.steps, len(ranks)),
             environment=environment(),
             cards=len(ranks),
             calibration="measured, not emulated",
         )
 
+    def _setup(self, measured: int, ranks: int) -> dict[str, str]:
+        said = {"steps": str(measured), "ranks": str(ranks)}
+        if self._stopped:
+            said["cut short"] = f"by {self._stopped} after {self.steps} steps"
+        return said
+
     @property
     def _full(self) -> bool:
         return len(self._rows) >= MOST_STEPS and self._started is None
 
+    def _since_entered(self) -> tuple[float, float]:
+        """Wall and CPU seconds."""
+        return (time.perf_counter_ns() - self._entered) / 1e9, _cpu_seconds() - self._cpu
+
     def _recorded(self) -> Recording:
-        assert self._marks is not None
-        wall, cpu = (time.perf_counter_ns() - self._entered) / 1e9, _cpu_seconds() - self._cpu
-        times, error = self._marks.finish()
+        assert self._seen is not None
+        wall, cpu = self._spent
+        times, error = self._seen.finish()
         steps = np.zeros(len(self._bounds), dtype=STEP)
         host = np.zeros(len(steps), dtype=HOST_STEP)
         host["asked"], host["got"] = np.array(self._rows, dtype=np.int64).T

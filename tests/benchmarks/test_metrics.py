@@ -19,6 +19,7 @@ from benchmarks.starvation.metrics import COUNTED, WaitsByCause, serve
 from benchmarks.starvation.monitor import StarvationMonitor
 from loaders import DataLoader
 from loaders.stats import TIMELINE
+from shards.errors import StokerError
 from tests.loaders.support import token_dataset
 
 
@@ -86,6 +87,12 @@ def test_a_monitor_tells_its_window_by_cause_and_they_sum_to_it(loader):
         stalled = seen["stoker_starvation_seconds_total{input}"]
         assert seen["stoker_starvation_stall_ratio"] == pytest.approx(stalled / whole)
         assert seen["stoker_starvation_overhead_seconds_total"] == monitor.overhead_ns / 1e9
+
+
+def test_a_monitor_that_is_served_but_not_entered_is_not_looped_over(loader):
+    monitor = StarvationMonitor(loader)
+    with serve(monitor=monitor), pytest.raises(StokerError, match="write `with monitor:`"):
+        list(monitor)
 
 
 def test_every_metric_that_the_dashboard_asks_for_is_scraped(loader, repository):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_a_loop_that_waits_is_starved_by_as_much():
     assert result.advice[0].cause == "input"
     assert "loader starved" in report.verdict
     assert "mainly waiting for input" in report.verdict
+
+
+def test_a_report_is_written_to_a_folder_named_by_a_string(tmp_path: Path):
+    with StarvationMonitor([BATCH] * 3, device="cpu") as monitor:
+        list(monitor)
+    written = monitor.report().write(str(tmp_path / "report"))
+    assert [path.name for path in written] == ["report.json", "report.html", "report.md"]
+    assert all(path.parent == tmp_path / "report" and path.exists() for path in written)
 
 
 def test_every_step_is_recorded_with_its_size():
@@ -112,11 +121,51 @@ def test_only_known_causes_can_be_marked():
         pass
 
 
-def test_a_monitor_that_saw_nothing_says_what_it_needs():
-    with StarvationMonitor([1], name="mine") as monitor:
+def test_a_monitor_without_a_report_says_what_is_missing():
+    monitor = StarvationMonitor([1], device="cpu", name="mine")
+    with pytest.raises(StokerError, match="'mine' was never entered: write `with monitor:`"):
+        monitor.report()
+    with monitor:
         list(monitor)
+        with pytest.raises(StokerError, match="'mine' is still watching"):
+            monitor.report()
     with pytest.raises(StokerError, match="'mine' saw 1 steps: a report needs two"):
         monitor.report()
+
+
+def interrupted(steps: int) -> StarvationMonitor[dict[str, torch.Tensor]]:
+    """The monitor of a loop that raised in its last step."""
+    monitor = StarvationMonitor([BATCH] * 10, device="cpu", name="mine")
+
+    def loop() -> None:
+        with monitor:
+            for number, _ in enumerate(monitor, 1):
+                if number == steps:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    return monitor
+
+
+def test_a_loop_that_raised_has_the_report_of_its_steps_until_then_which_says_so():
+    monitor = interrupted(6)
+    report = monitor.report()
+    assert len(monitor.recording().host) == 6
+    assert report.setup["cut short"] == "by KeyboardInterrupt after 6 steps"
+    result = report.results[0]
+    assert sum(result.causes.values()) == result.window_ns
+
+
+def test_a_loop_that_raised_too_early_has_none_and_the_error_names_why():
+    with pytest.raises(StokerError, match="saw 1 steps until the loop raised KeyboardInterrupt"):
+        interrupted(1).report()
+
+
+def test_a_loop_that_ended_well_has_a_report_that_was_not_cut_short():
+    with StarvationMonitor([BATCH] * 4, device="cpu") as monitor:
+        list(monitor)
+    assert "cut short" not in monitor.report().setup
 
 
 def test_a_loop_that_is_left_and_entered_again_goes_on_in_the_same_record():
@@ -137,10 +186,27 @@ def test_a_loop_that_is_left_and_entered_again_goes_on_in_the_same_record():
     assert run.host["asked"][4] - run.trace.steps["end"][3] >= 5 * MS
 
 
-def test_batches_pass_unwatched_outside_of_the_block():
-    monitor = StarvationMonitor([1, 2, 3])
-    assert list(monitor) == [1, 2, 3]
-    assert monitor.steps == 0
+def test_a_loop_before_or_behind_the_block_is_told_what_to_write():
+    monitor = StarvationMonitor([1, 2, 3], name="mine")
+    with pytest.raises(StokerError, match="'mine' watches only inside of its"):
+        iter(monitor)
+    with monitor:
+        assert list(monitor) == [1, 2, 3]
+    with pytest.raises(StokerError, match="write `with monitor:` around the loop"):
+        iter(monitor)
+    assert monitor.steps == 3
+
+
+def test_a_monitor_is_entered_once():
+    monitor = StarvationMonitor([BATCH] * 3, device="cpu", name="mine")
+    with monitor:
+        list(monitor)
+        with pytest.raises(StokerError, match="'mine' was entered before"), monitor:
+            pass
+        list(monitor)
+    with pytest.raises(StokerError, match="make a new one, or loop over it again"), monitor:
+        pass
+    assert len(monitor.recording().host) == 6
 
 
 def test_an_error_in_the_loop_is_the_loops_own():

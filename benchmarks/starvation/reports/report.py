@@ -148,7 +148,7 @@ class Report:
         """The document as text."""
         return json.dumps(self.document(), indent=1, allow_nan=False)
 
-    def write(self, folder: Path, older: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
+    def write(self, folder: Path | str, older: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
         """Write report.json, report.html and report.md into `folder`; their paths.
 
         `older`: the document of another report; page and report.md say what changed since.
@@ -157,6 +157,7 @@ class Report:
         from benchmarks.starvation.reports.markdown import markdown
         from benchmarks.starvation.reports.page import render
 
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         comparison = None if older is None else compare(older, self)
         written = {
