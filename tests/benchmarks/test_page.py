@@ -182,10 +182,32 @@ def test_no_gap_is_thinned_away():
     lengths = tuple(99.0 if at == 6001 else 0.0 for at in range(9001))
     base = example_report()
     long = replace(base.results[1], figures=figures(0.1, lengths))
-    line = gaps.over_time(replace(base, results=(long,)))["data"][0]
+    picture = gaps.over_time(replace(base, results=(long,)))
+    assert picture is not None
+    line = picture["data"][0]
     assert len(line["x"]) == len(line["y"]) < 2500
     worst = line["y"].index(99)
     assert line["x"][worst] == pytest.approx(600.1)
+
+
+def test_pictures_of_one_run_say_which():
+    base = example_report()
+    page = render(base)
+    assert page.count("</i>Stoker: seed 0 of 0-2, the middle one, rank 0</span>") == 2
+    assert drawn(page)["timeline"][0]["layout"]["xaxis"]["title"]["text"] == (
+        "ms (seed 0 of 0-2, the middle one, rank 0)"
+    )
+    bare = replace(base, results=tuple(replace(r, timeline=None) for r in base.results))
+    assert render(bare).count("</i>Stoker</span>") == 2
+
+
+def test_where_nobody_stood_idle_the_page_says_so_instead_of_an_empty_grid():
+    base = example_report()
+    fed = replace(base, results=(replace(base.results[0], figures=figures(0.0, (0.0, 0.0))),))
+    page = render(fed)
+    assert drawn(page)["gaps"] == drawn(page)["distribution"] == [None]
+    assert page.count("No gaps: no loader let the device stand idle.") == 2
+    assert None not in (gaps.over_time(base), gaps.distribution(base))
 
 
 @example([float(length) for length in range(5003)])

@@ -42,7 +42,7 @@ def render(report: Report, comparison: Comparison | None = None) -> str:
         comparison=comparison,
         interval=interval,
         series=SERIES,
-        lines=[(r.title, f"series-{n % SERIES}") for n, r in enumerate(report.results)],
+        lines=[(drawn(r), f"series-{n % SERIES}") for n, r in enumerate(report.results)],
         rows=figure_rows(report),
         estimates=estimate_rows(report),
         meanings=CAUSES,
@@ -79,6 +79,11 @@ def charts(report: Report) -> dict[str, list[dict[str, Any] | None]]:
         "deck-slots": [deck.slots(report)],
         "deck-seconds": [deck.seconds(report)],
     }
+
+
+def drawn(result: Result) -> str:
+    """A contender's name in the legend of a picture that is of one of its runs."""
+    return f"{result.title}: {result.drawn}" if result.drawn else result.title
 
 
 def advised(report: Report) -> list[tuple[Result, Advice]]:
