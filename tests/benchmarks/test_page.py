@@ -269,6 +269,14 @@ def test_an_invalid_an_unstable_and_a_doubtful_run_say_so_everywhere():
     assert 'class="warning"' not in fine
 
 
+def test_a_page_of_few_steps_says_whose():
+    base = example_report()
+    few = replace(base.results[2], figures=replace(base.results[2].figures, steps=20))
+    words = " ".join(render(replace(base, results=(*base.results[:2], few))).split())
+    assert "Only 20 of 200 steps were measured (--seconds): inline tokenization." in words
+    assert "Few steps." not in render(base)
+
+
 def test_advice_of_an_invalid_run_is_to_measure_again_first():
     base = example_report()
     inline = base.results[2]

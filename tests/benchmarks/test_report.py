@@ -91,7 +91,7 @@ def test_the_verdict_names_share_interval_cause_and_cost():
 def test_of_many_contenders_a_verdict_names_the_first_and_the_worst_and_how_far_the_others_are():
     given = example_report()
     between = [
-        replace(given.results[1], name=f"s3-{share}", figures=figures(share, (1.0, 2.0)))
+        replace(given.results[1], name=f"s3-{share}", figures=figures(share, (1.0, 2.0) * 100))
         for share in (0.02, 0.1)
     ]
     several = replace(given, results=(*given.results[:2], *between, given.results[2]))
@@ -106,6 +106,40 @@ def test_a_verdict_says_when_seeds_differ():
     assert "unstable" not in given.verdict
     results = (*given.results[:2], replace(given.results[2], spread=0.2))
     assert "unstable: the seeds differ by more than 5 %" in replace(given, results=results).verdict
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "doubt"),
+    [
+        (200, 20, "only 20 of 200 steps were measured (--seconds)"),
+        (200, 9, "only 9 of 200 steps were measured (--seconds), too few for intervals"),
+        (15, 15, "only 15 steps were measured"),
+        (None, 2, "only 2 steps were measured, too few for intervals"),
+        (None, 1, "only 1 step was measured, too few for intervals"),
+    ],
+)
+def test_a_report_of_few_steps_says_so_in_its_verdict(asked, steps, doubt):
+    given = example_report()
+    last = given.results[2]
+    short = replace(last, figures=replace(last.figures, steps=steps))
+    said = replace(given, results=(*given.results[:2], short), asked_steps=asked)
+    assert said.verdict.endswith(f"({doubt})")
+    assert said.short == (short,)
+
+
+@pytest.mark.parametrize(("asked", "steps"), [(200, 200), (20, 20), (None, 20), (50, 60)])
+def test_as_many_steps_as_were_asked_for_are_no_doubt(asked, steps):
+    given = example_report()
+    enough = tuple(replace(r, figures=replace(r.figures, steps=steps)) for r in given.results)
+    said = replace(given, results=enough, asked_steps=asked)
+    assert said.few_steps == ""
+    assert "measured" not in said.verdict
+
+
+def test_a_report_from_before_steps_were_told_is_still_valid():
+    document = json.loads(example_report().to_json())
+    del document["asked_steps"]
+    validate(document)
 
 
 def test_every_idle_cause_has_a_name_that_people_use():

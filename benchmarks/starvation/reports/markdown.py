@@ -59,9 +59,11 @@ def markdown(report: Report, comparison: Comparison | None = None) -> str:
 
 def warnings(report: Report) -> list[str]:
     """What makes the figures doubtful."""
+    who = ", ".join(result.title for result in report.short)
     return [
         *(["**Invalid**: the emulator itself was disturbed."] if not report.valid else []),
         *(["**Unstable**: seeds differ by more than 5 %."] if report.unstable else []),
+        *([f"**Few steps**: {text(f'{report.few_steps}: {who}')}."] if report.short else []),
     ]
 
 

@@ -31,6 +31,9 @@ from benchmarks.starvation.reports.prices import Price
 REPORT_VERSION = 2
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
+# Of fewer measured steps than these a report says so, whatever was asked; of fewer than those an
+# interval says nothing.
+FEW_STEPS, NO_INTERVAL = 20, 10
 # More of the time than this in waits for other ranks belongs into the first line.
 WAITING = 0.05
 # What people call the figures of `Result.estimates`.
@@ -53,7 +56,8 @@ class Report:
     `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
     `job`: how the data was made, where this run made it. `price`: of the node that the cards are
     part of. `calibration`: how far the emulator was compared with a real card, in a sentence.
-    `deck`: what `python -m benchmarks.starvation.deck` counts besides.
+    `deck`: what `python -m benchmarks.starvation.deck` counts besides. `asked_steps`: to be
+    measured behind the warm-up in each run; None where nobody asked for a number.
     """
 
     accelerator: str
@@ -71,6 +75,7 @@ class Report:
     controls: tuple[Control, ...] = ()
     calibration: str = field(default_factory=words)
     deck: Deck | None = None
+    asked_steps: int | None = None
     version: int = REPORT_VERSION
 
     @property
@@ -82,6 +87,23 @@ class Report:
     def unstable(self) -> bool:
         """True when the seeds of any contender differ too much."""
         return any(result.unstable for result in self.results)
+
+    @property
+    def short(self) -> tuple[Result, ...]:
+        """Contenders of which a run has fewer steps than were asked for, or very few."""
+        enough = max(FEW_STEPS, self.asked_steps or 0)
+        return tuple(result for result in self.results if result.figures.steps < enough)
+
+    @property
+    def few_steps(self) -> str:
+        """`only 20 of 200 steps were measured (--seconds)`, of the shortest run; "" of enough."""
+        if not self.short:
+            return ""
+        steps, asked = min(result.figures.steps for result in self.short), self.asked_steps or 0
+        many = f"{steps} of {asked}" if steps < asked else f"{steps}"
+        words = f"only {many} {'step was' if many == '1' else 'steps were'} measured"
+        words += " (--seconds)" if steps < asked else ""
+        return words + (", too few for intervals" if steps < NO_INTERVAL else "")
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -101,6 +123,7 @@ class Report:
         doubts = [
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
+            *([self.few_steps] if self.few_steps else []),
         ]
         if self.deck is not None:
             words.insert(0, headline(self.deck))
