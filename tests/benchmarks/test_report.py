@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 
 from benchmarks.starvation.explain.causes import CALLED, CAUSES
+from benchmarks.starvation.explain.statistics import Estimate
 from benchmarks.starvation.reports import schema
-from benchmarks.starvation.reports.report import SCHEMA
+from benchmarks.starvation.reports.report import SCHEMA, console_table, interval, number, rate
 from tests.benchmarks.reports import example_deck, example_report
 from tests.benchmarks.support import figures, report
 
@@ -140,6 +141,46 @@ def test_a_report_from_before_steps_were_told_is_still_valid():
     document = json.loads(example_report().to_json())
     del document["asked_steps"]
     validate(document)
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "said"),
+    [
+        (0.0, "0 tok/s"),
+        (7.54, "7.54 tok/s"),
+        (75.2, "75.2 tok/s"),
+        (2179.0, "2,180 tok/s"),
+        (12_345.0, "12 ktok/s"),
+        (666e3, "666 ktok/s"),
+        (45e6, "45.00 Mtok/s"),
+        (None, "-"),
+    ],
+)
+def test_a_rate_has_a_unit_in_which_it_is_neither_zero_nor_endless(tokens_per_s, said):
+    assert rate(tokens_per_s) == said
+
+
+def test_an_interval_of_a_slow_rate_is_in_tokens_a_second():
+    slow = Estimate(75.0, 74.0, 76.25)
+    assert interval("tokens_per_s", slow) == "75.0 tok/s [74.0, 76.2]"
+    fast = Estimate(75e3, 74e3, 76e3)
+    assert interval("tokens_per_s", fast) == "75.0 ktok/s [74.0, 76.0]"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(123_963, "124,000"), (999.6, "1,000"), (67.46, "67.5"), (0.5846, "0.585"), (0, "0")],
+)
+def test_large_numbers_have_no_exponent(value, said):
+    assert number(value) == said
+
+
+def test_nothing_that_people_read_has_an_exponent_where_a_loader_is_very_fast():
+    given = example_report()
+    fast = replace(given.results[1], unthrottled_tokens_per_s=1e10, cores_to_feed=512.0)
+    said = console_table(replace(given, results=(fast,)))
+    assert "120,000" in said
+    assert "e+" not in said
 
 
 def test_every_idle_cause_has_a_name_that_people_use():

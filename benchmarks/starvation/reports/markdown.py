@@ -12,7 +12,14 @@ from benchmarks.starvation.explain.causes import called
 from benchmarks.starvation.explain.result import Result, knee
 from benchmarks.starvation.reports.compare import Change, Comparison
 from benchmarks.starvation.reports.page import facts
-from benchmarks.starvation.reports.report import Report, figure_name, interval, percent, rate
+from benchmarks.starvation.reports.report import (
+    Report,
+    figure_name,
+    interval,
+    number,
+    percent,
+    rate,
+)
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 # What makes a heading or a list, where a line begins with it.
@@ -113,7 +120,8 @@ def more_workers(report: Report) -> list[str]:
         if bend is None:
             continue
         points = ", ".join(
-            f"{f'**{point.workers}**' if point == bend else point.workers}: {point.headroom:.2g}x"
+            f"{f'**{point.workers}**' if point == bend else point.workers}:"
+            f" {number(point.headroom, 2)}x"
             for point in result.workers
         )
         said.append(
@@ -189,5 +197,5 @@ def _row(result: Result) -> Sequence[str]:
         percent(figures.gap_rate),
         percent(figures.goodput),
         rate(figures.tokens_per_s),
-        "-" if result.headroom is None else f"{result.headroom:.1f}x",
+        "-" if result.headroom is None else f"{result.headroom:,.1f}x",
     )

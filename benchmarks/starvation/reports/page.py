@@ -21,6 +21,7 @@ from benchmarks.starvation.reports.report import (
     figure_name,
     figure_rows,
     interval,
+    number,
     percent,
     rate,
 )
@@ -35,7 +36,7 @@ def render(report: Report, comparison: Comparison | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "rate": rate, "called": called}
+    environment.filters |= {"percent": percent, "rate": rate, "called": called, "number": number}
     environment.filters["figure"] = figure_name
     return environment.get_template("report.html").render(
         report=report,

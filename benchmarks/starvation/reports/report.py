@@ -209,7 +209,7 @@ class Report:
         cost = self.starved_usd_per_hour(result)
         if cost is None or self.price is None:
             return text
-        return f"{text}, costs ${cost:.3g}/h on {self.price.instance}"
+        return f"{text}, costs ${number(cost)}/h on {self.price.instance}"
 
 
 def percent(rate: float) -> str:
@@ -234,7 +234,17 @@ def rate(tokens_per_s: float | None) -> str:
         return f"{tokens_per_s / 1e6:.0f} Mtok/s"
     if tokens_per_s >= 1e6:
         return f"{tokens_per_s / 1e6:.2f} Mtok/s"
-    return f"{tokens_per_s / 1e3:.0f} ktok/s"
+    if tokens_per_s >= 1e4:
+        return f"{tokens_per_s / 1e3:.0f} ktok/s"
+    return f"{number(tokens_per_s)} tok/s"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`digits` digits that count, and never an exponent for a large one: 123,963 -> "124,000"."""
+    rounded = float(f"{value:.{digits}g}")
+    if abs(rounded) < 10 ** (digits - 1):
+        return f"{rounded:.{digits}g}"
+    return f"{rounded:,.0f}"
 
 
 def interval(name: str, estimate: Estimate | None) -> str:
@@ -246,6 +256,8 @@ def interval(name: str, estimate: Estimate | None) -> str:
         scale, unit, digits = 100.0, " %", 2
     elif name == "tokens_per_s":
         scale, unit, digits = 1e-3, " ktok/s", 1
+        if estimate.value < 1e4:
+            scale, unit = 1.0, " tok/s"
     elif name.endswith("_ms"):
         unit = " ms"
     value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
@@ -284,7 +296,7 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
         (
             "cores to feed it",
             "a card, AU 99 %: CPU a token, alone, x demand",
-            ["-" if r.cores_to_feed is None else f"{r.cores_to_feed:.2g}" for r in results],
+            ["-" if r.cores_to_feed is None else number(r.cores_to_feed, 2) for r in results],
         ),
         ("steps", "measured", [str(f.steps) for f in fs]),
         (
@@ -329,11 +341,11 @@ def _cpu(f: Figures) -> float:
 
 
 def _cards(result: Result, cards: int) -> str:
-    return "-" if result.headroom is None else f"{result.headroom * cards:.3g}"
+    return "-" if result.headroom is None else number(result.headroom * cards)
 
 
 def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}x"
+    return "-" if value is None else f"{value:,.1f}x"
 
 
 def _ms(value: float) -> str:
