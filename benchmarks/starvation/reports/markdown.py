@@ -20,6 +20,7 @@ from benchmarks.starvation.reports.report import (
     percent,
     rate,
 )
+from benchmarks.starvation.reports.sentences import TRY_MORE, at_edge
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 # What makes a heading or a list, where a line begins with it.
@@ -127,6 +128,7 @@ def more_workers(report: Report) -> list[str]:
         said.append(
             f"Workers of {text(result.title)}, times the demand: {points} (bold: the fewest that"
             " reach 90 % of the best rate)."
+            + (f" {TRY_MORE.capitalize()}." if at_edge(result.workers) else "")
         )
     return said
 

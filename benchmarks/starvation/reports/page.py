@@ -25,6 +25,7 @@ from benchmarks.starvation.reports.report import (
     percent,
     rate,
 )
+from benchmarks.starvation.reports.sentences import TRY_MORE, at_edge
 
 
 def render(report: Report, comparison: Comparison | None = None) -> str:
@@ -52,7 +53,8 @@ def render(report: Report, comparison: Comparison | None = None) -> str:
         cores=report.environment.get("cores", "?"),
         chosen=most_starved(report),
         advised=advised(report),
-        knees=[(r, knee(r.workers)) for r in report.results if r.workers],
+        knees=[(r, knee(r.workers), at_edge(r.workers)) for r in report.results if r.workers],
+        try_more=TRY_MORE,
         charts=charts(report),
         facts=facts(report),
         deck=report.deck,
