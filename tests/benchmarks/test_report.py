@@ -12,7 +12,14 @@ import pytest
 from benchmarks.starvation.explain.causes import CALLED, CAUSES
 from benchmarks.starvation.explain.statistics import Estimate
 from benchmarks.starvation.reports import schema
-from benchmarks.starvation.reports.report import SCHEMA, console_table, interval, number, rate
+from benchmarks.starvation.reports.report import (
+    CONSOLE_ROWS,
+    SCHEMA,
+    console_table,
+    interval,
+    number,
+    rate,
+)
 from tests.benchmarks.reports import example_deck, example_report
 from tests.benchmarks.support import figures, report
 
@@ -181,6 +188,15 @@ def test_nothing_that_people_read_has_an_exponent_where_a_loader_is_very_fast():
     said = console_table(replace(given, results=(fast,)))
     assert "120,000" in said
     assert "e+" not in said
+
+
+def test_the_pages_of_documentation_explain_each_row_of_the_terminal(repository):
+    page = (repository / "docs/starvation.md").read_text()
+    table = page.partition("### On the terminal")[2].partition("\n### ")[0]
+    assert [row.split(" | ")[0][2:] for row in table.splitlines() if row.startswith("| ")] == [
+        "row",
+        *CONSOLE_ROWS,
+    ]
 
 
 def test_every_idle_cause_has_a_name_that_people_use():

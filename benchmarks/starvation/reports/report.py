@@ -275,7 +275,7 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
     fs = [r.figures for r in results]
     return [
         ("starved", "idle, waiting for input", [percent(f.stall_rate) for f in fs]),
-        ("idle", "all gaps between steps", [percent(f.gap_rate) for f in fs]),
+        ("idle", "all gaps between steps, starved among them", [percent(f.gap_rate) for f in fs]),
         ("AU", "MLPerf Storage's utilization", [percent(f.au) for f in fs]),
         ("padding efficiency", "tokens / slots", [percent(f.padding_efficiency) for f in fs]),
         ("goodput", "(1 - idle) x padding efficiency", [percent(f.goodput) for f in fs]),
@@ -285,13 +285,17 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
         ("headroom", "unthrottled / demand", [_times(r.headroom) for r in results]),
         ("cards it could feed", "headroom x cards", [_cards(r, report.cards) for r in results]),
         ("first batch", "from opening", [f"{f.first_batch_s:.2f} s" for f in fs]),
-        ("resumed", "to the first batch", [_ms_or_none(r.resume_gap_ms) for r in results]),
+        (
+            "resumed",
+            "from a saved state to the first batch",
+            [_ms_or_none(r.resume_gap_ms) for r in results],
+        ),
         ("epoch's edge", "longest gap there", [_ms_or_none(r.epoch_edge_gap_ms) for r in results]),
         ("gap p50", "idle before a step", [_ms(f.gap_p50_ms) for f in fs]),
         ("gap p95", "", [_ms(f.gap_p95_ms) for f in fs]),
         ("gap p99", "", [_ms(f.gap_p99_ms) for f in fs]),
         ("gap max", "", [_ms(f.gap_max_ms) for f in fs]),
-        ("host CPU", "cores busy, all processes", [f"{f.cpu_cores:.2f}" for f in fs]),
+        ("host CPU", "cores in use by loop and loader", [f"{f.cpu_cores:.2f}" for f in fs]),
         ("CPU per Mtok", "host CPU seconds", [f"{_cpu(f):.3f} s" for f in fs]),
         (
             "cores to feed it",
