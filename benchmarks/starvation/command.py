@@ -16,6 +16,7 @@ from benchmarks.starvation.loop.world import told
 from benchmarks.starvation.options import Options
 from benchmarks.starvation.reports.compare import compare, in_lines, read_report
 from benchmarks.starvation.reports.report import console_table
+from benchmarks.starvation.reports.sentences import beside_the_table
 from benchmarks.starvation.run import run
 from shards.errors import StokerError
 
@@ -51,6 +52,8 @@ def show(options: Options) -> None:
     if (told() or (0, 1))[0] > 0:
         return
     print(f"\n{report.verdict}\n\n{console_table(report)}\n")
+    if said := beside_the_table(report):
+        print("\n".join(said) + "\n")
     if options.compare is not None:
         print(in_lines(compare(read_report(options.compare), report)) + "\n")
     for name in ("report.html", "report.md", "report.json", "steps.parquet"):

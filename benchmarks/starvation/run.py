@@ -115,6 +115,7 @@ def run_as(
         device=said,
         data=data,
         setup=describe_setup(options, world),
+        asked_steps=options.steps,
         environment=environment(),
         cards=options.cards * world.size,
         job=job or {},

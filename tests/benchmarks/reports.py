@@ -74,6 +74,7 @@ def example_report() -> Report:
         ladder=_ladder(),
         controls=_controls(),
         calibration="uncalibrated",
+        asked_steps=STEPS,
     )
 
 

@@ -55,6 +55,13 @@ def test_doubts_are_said():
         assert doubt not in markdown(base)
 
 
+def test_few_steps_are_said_with_whose_they_are():
+    base = example_report()
+    few = replace(base.results[2], figures=replace(base.results[2].figures, steps=20))
+    said = words(READER.render(markdown(replace(base, results=(*base.results[:2], few)))))
+    assert "only 20 of 200 steps were measured (--seconds): inline tokenization." in said
+
+
 def test_a_comparison_is_a_table_of_judgements():
     base = example_report()
     said = markdown(base, compare(json.loads(base.to_json()), base))

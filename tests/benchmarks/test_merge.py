@@ -155,6 +155,21 @@ def test_the_timeline_shows_the_first_steps_without_holes_on_the_device():
     assert {span.lane for span in shown.spans} == {"host", "device"}
 
 
+@pytest.mark.parametrize(("waits", "seed"), [((10, 2, 4), 2), ((4, 1, 2, 9), 2), ((7,), 0)])
+def test_the_run_that_is_drawn_is_the_one_in_the_middle(waits, seed):
+    runs = [
+        loop([0, *[gap] * 20], seed=at, rank=rank)
+        for at, gap in enumerate(waits)
+        for rank in (1, 0)
+    ]
+    result = merged(*runs)
+    assert result.timeline is not None
+    assert (result.timeline.seed, result.timeline.rank) == (seed, 0)
+    assert set(result.figures.gaps_ms) == {waits[seed]}
+    of = f" of 0-{len(waits) - 1}, the middle one" if len(waits) > 1 else ""
+    assert result.drawn == f"seed {seed}{of}, rank 0"
+
+
 def test_of_a_loader_that_tells_nothing_the_report_lists_what_it_cannot_see():
     run = loop([0, 5, 5])
     assert merged(run).cannot_see == ("fetch", "prep", "workers", "assemble")

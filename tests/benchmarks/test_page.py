@@ -182,10 +182,32 @@ def test_no_gap_is_thinned_away():
     lengths = tuple(99.0 if at == 6001 else 0.0 for at in range(9001))
     base = example_report()
     long = replace(base.results[1], figures=figures(0.1, lengths))
-    line = gaps.over_time(replace(base, results=(long,)))["data"][0]
+    picture = gaps.over_time(replace(base, results=(long,)))
+    assert picture is not None
+    line = picture["data"][0]
     assert len(line["x"]) == len(line["y"]) < 2500
     worst = line["y"].index(99)
     assert line["x"][worst] == pytest.approx(600.1)
+
+
+def test_pictures_of_one_run_say_which():
+    base = example_report()
+    page = render(base)
+    assert page.count("</i>Stoker: seed 0 of 0-2, the middle one, rank 0</span>") == 2
+    assert drawn(page)["timeline"][0]["layout"]["xaxis"]["title"]["text"] == (
+        "ms (seed 0 of 0-2, the middle one, rank 0)"
+    )
+    bare = replace(base, results=tuple(replace(r, timeline=None) for r in base.results))
+    assert render(bare).count("</i>Stoker</span>") == 2
+
+
+def test_where_nobody_stood_idle_the_page_says_so_instead_of_an_empty_grid():
+    base = example_report()
+    fed = replace(base, results=(replace(base.results[0], figures=figures(0.0, (0.0, 0.0))),))
+    page = render(fed)
+    assert drawn(page)["gaps"] == drawn(page)["distribution"] == [None]
+    assert page.count("No gaps: no loader let the device stand idle.") == 2
+    assert None not in (gaps.over_time(base), gaps.distribution(base))
 
 
 @example([float(length) for length in range(5003)])
@@ -245,6 +267,14 @@ def test_an_invalid_an_unstable_and_a_doubtful_run_say_so_everywhere():
     assert json.loads(doubtful.to_json())["valid"] is False
     fine = render(replace(base, controls=base.controls[:2]))
     assert 'class="warning"' not in fine
+
+
+def test_a_page_of_few_steps_says_whose():
+    base = example_report()
+    few = replace(base.results[2], figures=replace(base.results[2].figures, steps=20))
+    words = " ".join(render(replace(base, results=(*base.results[:2], few))).split())
+    assert "Only 20 of 200 steps were measured (--seconds): inline tokenization." in words
+    assert "Few steps." not in render(base)
 
 
 def test_advice_of_an_invalid_run_is_to_measure_again_first():

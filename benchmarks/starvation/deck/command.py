@@ -145,6 +145,7 @@ def _measure(
         device=device,
         data=describe_data(open_dataset(asked.data), asked) | {"dataset": "made of the text"},
         setup=_setup(asked),
+        asked_steps=asked.steps,
         environment=environment(),
         price=find_price(asked, emulated=accelerator.emulated),
     )

@@ -26,8 +26,9 @@ class Figures:
     tokens_per_s: trained, without padding. demand_tokens_per_s: slots a second if never idle.
     cpu_cores: CPU seconds of this process and its children / wall seconds. overshoot_share: what
     the emulator itself may have caused / T. shares: of T, by cause. gaps_ms: before each step,
-    which begins starts_s into the window. longest_burst_steps: most steps one after the other that
-    waited for input for more than 5 % of their period.
+    which begins starts_s into the window; of several seeds those of the one that is drawn.
+    longest_burst_steps: most steps one after the other that waited for input for more than 5 % of
+    their period.
     """
 
     steps: int

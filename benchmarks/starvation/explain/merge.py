@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.starvation.explain.advice import advise
 from benchmarks.starvation.explain.attribution import Attribution
-from benchmarks.starvation.explain.causes import CAUSES, GC
+from benchmarks.starvation.explain.causes import CAUSES, GC, INPUT_CAUSES
 from benchmarks.starvation.explain.evidence import cannot_see, explain
 from benchmarks.starvation.explain.figures import RATES, Figures, columns, figures, straggler_loss
 from benchmarks.starvation.explain.ranks import split_waits
@@ -59,13 +59,15 @@ def merge(
     seeds = attributions(recordings)
     everyone = [measured for ranks in seeds for measured in ranks]
     parts = [part for _, part in everyone]
-    shown = everyone[0][0]
+    middle = _middle(seeds)
+    shown = seeds[middle][0][0]
     causes = _added([part.nanoseconds for part in parts])
     window = sum(part.window for part in parts)
     tables = [columns(*zip(*ranks, strict=True)) for ranks in seeds]
     losses = [straggler_loss([part for _, part in ranks]) for ranks in seeds]
     shares = {cause: ns / max(1, window) for cause, ns in causes.items()}
-    merged = _merged([[figures(*measured) for measured in ranks] for ranks in seeds], shares)
+    said = [[figures(*measured) for measured in ranks] for ranks in seeds]
+    merged = _merged(said, said[middle][0], shares)
     overhead = sum(recording.overhead_ns for recording, _ in everyone)
     result = Result(
         name,
@@ -117,8 +119,16 @@ def _run(recording: Recording, parts: Attribution) -> Run:
     )
 
 
-def _merged(seeds: Sequence[Sequence[Figures]], shares: dict[str, float]) -> Figures:
-    """Medians over seeds of means over ranks; the gaps of the first run; the worst disturbance."""
+def _middle(seeds: Sequence[Sequence[Measured]]) -> int:
+    """The place of the seed whose stall rate is the median of all, of an even number the lower."""
+    rates = [np.mean([part.share(*INPUT_CAUSES) for _, part in ranks]) for ranks in seeds]
+    return sorted(range(len(seeds)), key=rates.__getitem__)[(len(seeds) - 1) // 2]
+
+
+def _merged(
+    seeds: Sequence[Sequence[Figures]], shown: Figures, shares: dict[str, float]
+) -> Figures:
+    """Medians over seeds of means over ranks; the gaps of `shown`; the worst disturbance."""
     everyone = [each for ranks in seeds for each in ranks]
     numbers: dict[str, float] = {}
     for field in fields(Figures):
@@ -128,7 +138,7 @@ def _merged(seeds: Sequence[Sequence[Figures]], shares: dict[str, float]) -> Fig
     longest = max(each.longest_burst_steps for each in everyone)
     numbers["overshoot_share"] = max(each.overshoot_share for each in everyone)
     return replace(
-        everyone[0],
+        shown,
         **numbers,  # type: ignore[arg-type]
         steps=min(each.steps for each in everyone),
         longest_burst_steps=longest,

@@ -54,7 +54,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The first measured steps of one seed on one rank, lane by lane."""
+    """The first measured steps of one seed on one rank, lane by lane.
+
+    Of several seeds the one whose stall rate is the median, of an even number the lower middle.
+    """
 
     seed: int
     rank: int
@@ -102,7 +105,8 @@ class Result:
     """One contender over all seeds and ranks.
 
     Attributes:
-        figures: medians over seeds, but for `shares`, which are of all windows together.
+        figures: medians over seeds, but for `shares`, which are of all windows together, and
+            `gaps_ms` and `starts_s`, which are of the run that `timeline` is of.
         unthrottled_tokens_per_s: of the loader alone; None for one without a speed of its own.
         bounded: False for a batch that is always there: a ceiling, of which nothing is advised.
         estimates: by the name of a figure (`stall_rate`, `gap_rate`, `au`, `goodput`,
@@ -166,6 +170,17 @@ class Result:
     def ranks(self) -> int:
         """Ranks that took part."""
         return len({run.rank for run in self.runs})
+
+    @property
+    def drawn(self) -> str:
+        """Which run the pictures show: `seed 1 of 0-2, the middle one`; "" where none was kept."""
+        if self.timeline is None:
+            return ""
+        seeds = sorted({run.seed for run in self.runs})
+        words = f"seed {self.timeline.seed}"
+        if len(seeds) > 1:
+            words += f" of {seeds[0]}-{seeds[-1]}, the middle one"
+        return words + (f", rank {self.timeline.rank}" if self.ranks > 1 else "")
 
     @property
     def comm_exposed(self) -> float | None:

@@ -12,7 +12,15 @@ from benchmarks.starvation.explain.causes import called
 from benchmarks.starvation.explain.result import Result, knee
 from benchmarks.starvation.reports.compare import Change, Comparison
 from benchmarks.starvation.reports.page import facts
-from benchmarks.starvation.reports.report import Report, figure_name, interval, percent, rate
+from benchmarks.starvation.reports.report import (
+    Report,
+    figure_name,
+    interval,
+    number,
+    percent,
+    rate,
+)
+from benchmarks.starvation.reports.sentences import TRY_MORE, at_edge
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 # What makes a heading or a list, where a line begins with it.
@@ -59,9 +67,11 @@ def markdown(report: Report, comparison: Comparison | None = None) -> str:
 
 def warnings(report: Report) -> list[str]:
     """What makes the figures doubtful."""
+    who = ", ".join(result.title for result in report.short)
     return [
         *(["**Invalid**: the emulator itself was disturbed."] if not report.valid else []),
         *(["**Unstable**: seeds differ by more than 5 %."] if report.unstable else []),
+        *([f"**Few steps**: {text(f'{report.few_steps}: {who}')}."] if report.short else []),
     ]
 
 
@@ -111,12 +121,14 @@ def more_workers(report: Report) -> list[str]:
         if bend is None:
             continue
         points = ", ".join(
-            f"{f'**{point.workers}**' if point == bend else point.workers}: {point.headroom:.2g}x"
+            f"{f'**{point.workers}**' if point == bend else point.workers}:"
+            f" {number(point.headroom, 2)}x"
             for point in result.workers
         )
         said.append(
             f"Workers of {text(result.title)}, times the demand: {points} (bold: the fewest that"
             " reach 90 % of the best rate)."
+            + (f" {TRY_MORE.capitalize()}." if at_edge(result.workers) else "")
         )
     return said
 
@@ -187,5 +199,5 @@ def _row(result: Result) -> Sequence[str]:
         percent(figures.gap_rate),
         percent(figures.goodput),
         rate(figures.tokens_per_s),
-        "-" if result.headroom is None else f"{result.headroom:.1f}x",
+        "-" if result.headroom is None else f"{result.headroom:,.1f}x",
     )

@@ -21,9 +21,11 @@ from benchmarks.starvation.reports.report import (
     figure_name,
     figure_rows,
     interval,
+    number,
     percent,
     rate,
 )
+from benchmarks.starvation.reports.sentences import TRY_MORE, at_edge
 
 
 def render(report: Report, comparison: Comparison | None = None) -> str:
@@ -35,14 +37,14 @@ def render(report: Report, comparison: Comparison | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "rate": rate, "called": called}
+    environment.filters |= {"percent": percent, "rate": rate, "called": called, "number": number}
     environment.filters["figure"] = figure_name
     return environment.get_template("report.html").render(
         report=report,
         comparison=comparison,
         interval=interval,
         series=SERIES,
-        lines=[(r.title, f"series-{n % SERIES}") for n, r in enumerate(report.results)],
+        lines=[(drawn(r), f"series-{n % SERIES}") for n, r in enumerate(report.results)],
         rows=figure_rows(report),
         estimates=estimate_rows(report),
         meanings=CAUSES,
@@ -51,7 +53,8 @@ def render(report: Report, comparison: Comparison | None = None) -> str:
         cores=report.environment.get("cores", "?"),
         chosen=most_starved(report),
         advised=advised(report),
-        knees=[(r, knee(r.workers)) for r in report.results if r.workers],
+        knees=[(r, knee(r.workers), at_edge(r.workers)) for r in report.results if r.workers],
+        try_more=TRY_MORE,
         charts=charts(report),
         facts=facts(report),
         deck=report.deck,
@@ -79,6 +82,11 @@ def charts(report: Report) -> dict[str, list[dict[str, Any] | None]]:
         "deck-slots": [deck.slots(report)],
         "deck-seconds": [deck.seconds(report)],
     }
+
+
+def drawn(result: Result) -> str:
+    """A contender's name in the legend of a picture that is of one of its runs."""
+    return f"{result.title}: {result.drawn}" if result.drawn else result.title
 
 
 def advised(report: Report) -> list[tuple[Result, Advice]]:

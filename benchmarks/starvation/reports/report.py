@@ -31,6 +31,9 @@ from benchmarks.starvation.reports.prices import Price
 REPORT_VERSION = 2
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
+# Of fewer measured steps than these a report says so, whatever was asked; of fewer than those an
+# interval says nothing.
+FEW_STEPS, NO_INTERVAL = 20, 10
 # More of the time than this in waits for other ranks belongs into the first line.
 WAITING = 0.05
 # What people call the figures of `Result.estimates`.
@@ -53,7 +56,8 @@ class Report:
     `cards`: accelerators that share the batches. `left_out`: contenders that did not run, and why.
     `job`: how the data was made, where this run made it. `price`: of the node that the cards are
     part of. `calibration`: how far the emulator was compared with a real card, in a sentence.
-    `deck`: what `python -m benchmarks.starvation.deck` counts besides.
+    `deck`: what `python -m benchmarks.starvation.deck` counts besides. `asked_steps`: to be
+    measured behind the warm-up in each run; None where nobody asked for a number.
     """
 
     accelerator: str
@@ -71,6 +75,7 @@ class Report:
     controls: tuple[Control, ...] = ()
     calibration: str = field(default_factory=words)
     deck: Deck | None = None
+    asked_steps: int | None = None
     version: int = REPORT_VERSION
 
     @property
@@ -82,6 +87,23 @@ class Report:
     def unstable(self) -> bool:
         """True when the seeds of any contender differ too much."""
         return any(result.unstable for result in self.results)
+
+    @property
+    def short(self) -> tuple[Result, ...]:
+        """Contenders of which a run has fewer steps than were asked for, or very few."""
+        enough = max(FEW_STEPS, self.asked_steps or 0)
+        return tuple(result for result in self.results if result.figures.steps < enough)
+
+    @property
+    def few_steps(self) -> str:
+        """`only 20 of 200 steps were measured (--seconds)`, of the shortest run; "" of enough."""
+        if not self.short:
+            return ""
+        steps, asked = min(result.figures.steps for result in self.short), self.asked_steps or 0
+        many = f"{steps} of {asked}" if steps < asked else f"{steps}"
+        words = f"only {many} {'step was' if many == '1' else 'steps were'} measured"
+        words += " (--seconds)" if steps < asked else ""
+        return words + (", too few for intervals" if steps < NO_INTERVAL else "")
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -101,6 +123,7 @@ class Report:
         doubts = [
             *(["invalid: the emulator was disturbed"] if not self.valid else []),
             *(["unstable: the seeds differ by more than 5 %"] if self.unstable else []),
+            *([self.few_steps] if self.few_steps else []),
         ]
         if self.deck is not None:
             words.insert(0, headline(self.deck))
@@ -187,7 +210,7 @@ class Report:
         cost = self.starved_usd_per_hour(result)
         if cost is None or self.price is None:
             return text
-        return f"{text}, costs ${cost:.3g}/h on {self.price.instance}"
+        return f"{text}, costs ${number(cost)}/h on {self.price.instance}"
 
 
 def percent(rate: float) -> str:
@@ -212,7 +235,17 @@ def rate(tokens_per_s: float | None) -> str:
         return f"{tokens_per_s / 1e6:.0f} Mtok/s"
     if tokens_per_s >= 1e6:
         return f"{tokens_per_s / 1e6:.2f} Mtok/s"
-    return f"{tokens_per_s / 1e3:.0f} ktok/s"
+    if tokens_per_s >= 1e4:
+        return f"{tokens_per_s / 1e3:.0f} ktok/s"
+    return f"{number(tokens_per_s)} tok/s"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`digits` digits that count, and never an exponent for a large one: 123,963 -> "124,000"."""
+    rounded = float(f"{value:.{digits}g}")
+    if abs(rounded) < 10 ** (digits - 1):
+        return f"{rounded:.{digits}g}"
+    return f"{rounded:,.0f}"
 
 
 def interval(name: str, estimate: Estimate | None) -> str:
@@ -224,6 +257,8 @@ def interval(name: str, estimate: Estimate | None) -> str:
         scale, unit, digits = 100.0, " %", 2
     elif name == "tokens_per_s":
         scale, unit, digits = 1e-3, " ktok/s", 1
+        if estimate.value < 1e4:
+            scale, unit = 1.0, " tok/s"
     elif name.endswith("_ms"):
         unit = " ms"
     value, low, high = (scale * x for x in (estimate.value, estimate.low, estimate.high))
@@ -241,7 +276,7 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
     fs = [r.figures for r in results]
     return [
         ("starved", "idle, waiting for input", [percent(f.stall_rate) for f in fs]),
-        ("idle", "all gaps between steps", [percent(f.gap_rate) for f in fs]),
+        ("idle", "all gaps between steps, starved among them", [percent(f.gap_rate) for f in fs]),
         ("AU", "MLPerf Storage's utilization", [percent(f.au) for f in fs]),
         ("padding efficiency", "tokens / slots", [percent(f.padding_efficiency) for f in fs]),
         ("goodput", "(1 - idle) x padding efficiency", [percent(f.goodput) for f in fs]),
@@ -251,18 +286,22 @@ def figure_rows(report: Report) -> list[tuple[str, str, list[str]]]:
         ("headroom", "unthrottled / demand", [_times(r.headroom) for r in results]),
         ("cards it could feed", "headroom x cards", [_cards(r, report.cards) for r in results]),
         ("first batch", "from opening", [f"{f.first_batch_s:.2f} s" for f in fs]),
-        ("resumed", "to the first batch", [_ms_or_none(r.resume_gap_ms) for r in results]),
+        (
+            "resumed",
+            "from a saved state to the first batch",
+            [_ms_or_none(r.resume_gap_ms) for r in results],
+        ),
         ("epoch's edge", "longest gap there", [_ms_or_none(r.epoch_edge_gap_ms) for r in results]),
         ("gap p50", "idle before a step", [_ms(f.gap_p50_ms) for f in fs]),
         ("gap p95", "", [_ms(f.gap_p95_ms) for f in fs]),
         ("gap p99", "", [_ms(f.gap_p99_ms) for f in fs]),
         ("gap max", "", [_ms(f.gap_max_ms) for f in fs]),
-        ("host CPU", "cores busy, all processes", [f"{f.cpu_cores:.2f}" for f in fs]),
+        ("host CPU", "cores in use by loop and loader", [f"{f.cpu_cores:.2f}" for f in fs]),
         ("CPU per Mtok", "host CPU seconds", [f"{_cpu(f):.3f} s" for f in fs]),
         (
             "cores to feed it",
             "a card, AU 99 %: CPU a token, alone, x demand",
-            ["-" if r.cores_to_feed is None else f"{r.cores_to_feed:.2g}" for r in results],
+            ["-" if r.cores_to_feed is None else number(r.cores_to_feed, 2) for r in results],
         ),
         ("steps", "measured", [str(f.steps) for f in fs]),
         (
@@ -307,11 +346,11 @@ def _cpu(f: Figures) -> float:
 
 
 def _cards(result: Result, cards: int) -> str:
-    return "-" if result.headroom is None else f"{result.headroom * cards:.3g}"
+    return "-" if result.headroom is None else number(result.headroom * cards)
 
 
 def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}x"
+    return "-" if value is None else f"{value:,.1f}x"
 
 
 def _ms(value: float) -> str:

@@ -14,7 +14,7 @@ from benchmarks.starvation.reports.charts.common import (
     plain,
     series,
 )
-from benchmarks.starvation.reports.report import Report
+from benchmarks.starvation.reports.report import Report, number
 
 
 def headroom(report: Report) -> Figure | None:
@@ -29,10 +29,10 @@ def headroom(report: Report) -> Figure | None:
         "x": values,
         "y": list(range(len(results))),
         "marker": {"color": ["--bad" if value < 1 else "--good" for value in values]},
-        "text": [f"{value:.3g}x" for value in values],
+        "text": [f"{number(value)}x" for value in values],
         "textposition": "outside",
         "cliponaxis": False,
-        "hovertemplate": "%{x:.3g} times the demand<extra></extra>",
+        "hovertemplate": "%{x:,.3~r} times the demand<extra></extra>",
         "showlegend": False,
     }
     return {
@@ -66,7 +66,7 @@ def workers(report: Report, result: Result) -> Figure | None:
             "y": [round(row.headroom, 4) for row in rows],
             "line": {"width": 2, "color": colour},
             "marker": {"size": 7, "color": colour},
-            "hovertemplate": "%{x} workers: %{y:.3g} times the demand<extra></extra>",
+            "hovertemplate": "%{x} workers: %{y:,.3~r} times the demand<extra></extra>",
         },
         {
             "type": "scatter",

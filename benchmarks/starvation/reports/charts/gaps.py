@@ -15,8 +15,10 @@ GAP_POINTS = 2000
 SHORTEST_MS = 0.001
 
 
-def over_time(report: Report) -> Figure:
-    """A line a contender: ms idle before each measured step, by when it began."""
+def over_time(report: Report) -> Figure | None:
+    """A line a contender: ms idle before each measured step, by when it began; None of no gaps."""
+    if not any_gap(report):
+        return None
     traces = []
     for number, result in enumerate(report.results):
         kept = thin(result.figures.starts_s, result.figures.gaps_ms)
@@ -44,8 +46,10 @@ def over_time(report: Report) -> Figure:
     }
 
 
-def distribution(report: Report) -> Figure:
-    """A line a contender: the share of its steps whose gap is longer than x ms."""
+def distribution(report: Report) -> Figure | None:
+    """A line a contender: the share of its steps whose gap is longer than x ms; likewise."""
+    if not any_gap(report):
+        return None
     traces = []
     for number, result in enumerate(report.results):
         lengths, longer = survival(result.figures.gaps_ms)
@@ -71,6 +75,11 @@ def distribution(report: Report) -> Figure:
             yaxis=axis("% of steps with a longer one", range=[0, 102]),
         ),
     }
+
+
+def any_gap(report: Report) -> bool:
+    """Whether any contender's device stood idle before any of the steps that are drawn."""
+    return any(max(result.figures.gaps_ms, default=0) > 0 for result in report.results)
 
 
 def survival(gaps_ms: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -46,7 +46,13 @@ def timeline(report: Report, result: Result) -> Figure | None:
             barmode="overlay",
             dragmode="zoom",
             hovermode="closest",
-            xaxis=axis("ms", fixedrange=False, range=[0, end], minallowed=0, maxallowed=end),
+            xaxis=axis(
+                f"ms ({result.drawn})",
+                fixedrange=False,
+                range=[0, end],
+                minallowed=0,
+                maxallowed=end,
+            ),
             yaxis=axis(showgrid=False, ticklabelstandoff=8, **lanes),
         ),
     }
